@@ -1,0 +1,38 @@
+# Everything a fresh machine needs is made by these targets; only Python 3.11+ and make must be there.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+export KERAS_BACKEND ?= jax
+
+.PHONY: demo test check torture bench clean
+
+demo: $(VENV)/.demo
+	$(RUN)/keepfit demo
+
+test: $(VENV)/.test
+	scripts/test
+
+check: $(VENV)/.test
+	scripts/check
+
+# The full number of kills; `make test` runs a sample.
+torture: $(VENV)/.test
+	$(RUN)/python -m tests.torture --kills 200
+
+bench: $(VENV)/.test
+	$(RUN)/python benchmarks/spine.py
+
+$(VENV)/bin/python:
+	$(PYTHON) scripts/make_venv.py $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,39 @@
+"""keepfit makes ``fit()`` something you can call again and again.
+
+Public names: `attach`, `Run`, `History`, `errors`. They are loaded on first
+use, so that reading a run folder needs neither Keras nor a backend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keepfit import _backend
+
+if TYPE_CHECKING:
+    from keepfit.attach import attach
+    from keepfit.history import History
+    from keepfit.run import Run
+
+__version__ = "0.1.0"
+__all__ = ["History", "Run", "__version__", "attach"]
+
+_HOMES = {"attach": "keepfit.attach", "Run": "keepfit.run", "History": "keepfit.history"}
+
+_backend.choose()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keepfit' has no attribute {name!r}")
+    import importlib
+
+    if name in ("attach", "Run"):
+        _backend.check()
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

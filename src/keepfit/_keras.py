@@ -1,0 +1,379 @@
+"""The one place where private names of Keras are used.
+
+Everything else in keepfit speaks to Keras through its public API or through
+this module. `probe` names what a Keras lacks, before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keepfit.errors import EngineError
+
+# --- core ---
+
+_TRAINER_NAMES = (
+    "_symbolic_build",
+    "_should_eval",
+    "_get_metrics_result_or_logs",
+    "_flatten_metrics_in_order",
+    "_flatten_layers",
+    "train_step",
+    "test_step",
+    "predict_step",
+    "reset_metrics",
+)
+_LAYER_NAMES = ("_layers", "_trainable_variables", "_non_trainable_variables", "_seed_generators", "_metrics")
+_OPTIMIZER_NAMES = ("_trainable_variables", "_iterations", "finalize_variable_values")
+
+
+def probe(model: Any) -> None:
+    """Check that this Keras has the private names that keepfit uses.
+
+    Raises:
+        EngineError: Names the missing ones and the installed version.
+    """
+    missing = [f"Trainer.{name}" for name in _TRAINER_NAMES if not hasattr(model, name)]
+    missing += [f"Layer.{name}" for name in _LAYER_NAMES if not hasattr(model, name)]
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        missing += [f"Optimizer.{name}" for name in _OPTIMIZER_NAMES if not hasattr(optimizer, name)]
+    if missing:
+        raise EngineError(
+            f"Keras {keras.__version__} lacks what keepfit builds on: {', '.join(missing)}. Nothing was changed. "
+            "Install a Keras that keepfit supports (see the README) or a newer keepfit.",
+            missing=missing,
+        )
+
+
+def is_compiled(model: Any) -> bool:
+    """Return whether the model has been compiled."""
+    return bool(getattr(model, "compiled", False))
+
+
+def is_built(model: Any) -> bool:
+    """Return whether every layer has its variables; a subclassed model with none counts as not built."""
+    return all(layer.built for layer in model._flatten_layers()) and bool(model.variables)
+
+
+def build(model: Any, batch: Any) -> None:
+    """Create every variable of model, loss, metrics and optimizer that training on ``batch`` needs."""
+    model._symbolic_build(data_batch=batch)
+
+
+def value(variable: Any) -> Any:
+    """Return the backend's array in a variable, without a copy."""
+    return variable._value
+
+
+def set_value(variable: Any, array: Any) -> None:
+    """Put an array of the right shape and dtype into a variable, without a copy."""
+    variable._value = array
+
+
+def layer_parts(layer: Any) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """Return a layer's own variables, seed generators, metrics and sublayers, in creation order."""
+    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return variables, list(layer._seed_generators), list(layer._metrics), list(layer._layers)
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """Return what ``compile()`` was given: loss, loss weights, metrics, weighted metrics."""
+    config = getattr(getattr(model, "_compile_config", None), "config", {})
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return {name: config.get(name, getattr(model, name, None) if name == "loss" else None) for name in names}
+
+
+def compile_marker(model: Any) -> Any:
+    """Return an object that every call of ``compile()`` replaces."""
+    return model._loss_tracker
+
+
+def rate_holder(optimizer: Any) -> Any:
+    """Return what holds an optimizer's rate: a variable, a schedule or a callable."""
+    return getattr(optimizer, "_learning_rate", None)
+
+
+def all_layers(model: Any) -> list[Any]:
+    """Return the model and every layer in it."""
+    return list(model._flatten_layers())
+
+
+def optimizer_variables(optimizer: Any) -> list[Any]:
+    """Return the model's variables that an optimizer was built for, in its order."""
+    return list(getattr(optimizer, "_trainable_variables", []))
+
+
+def metric_variables(metric: Any) -> list[Any]:
+    """Return every variable of a metric."""
+    return list(metric.variables)
+
+
+def should_validate(model: Any, epoch: int, validation_freq: Any) -> bool:
+    """Return whether Keras validates at the end of epoch ``epoch``, counted from 0."""
+    return bool(model._should_eval(epoch, validation_freq))
+
+
+def result_logs(model: Any, logs: Any) -> dict[str, Any]:
+    """Return what Keras logs at the end of an epoch: metric results where their names match ``logs``."""
+    return dict(model._get_metrics_result_or_logs(logs))
+
+
+def has_standard_logs(model: Any) -> bool:
+    """Return whether a step's logs are the metric results, so that they need not be computed twice."""
+    trainer = keras.Model
+    return all(
+        getattr(type(model), name, None) is getattr(trainer, name, None)
+        for name in ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+    )
+
+
+def flat_logs(model: Any, logs: dict[str, Any]) -> Any:
+    """Return logs as Keras's ``evaluate`` gives them without ``return_dict``."""
+    return model._flatten_metrics_in_order(logs)
+
+
+def finalize_weights(model: Any) -> None:
+    """Do what Keras does to weights at the end of ``fit``: EMA is written into them."""
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+
+
+def prepare_for_callbacks(model: Any) -> None:
+    """Tell Keras's JAX trainer that the variables hold the state, so that callbacks find it there."""
+    model._jax_state_synced = True
+    model._jax_state = None
+
+
+def distribute(batch: Any) -> Any:
+    """Return a batch placed as Keras's distribution asks, or unchanged where there is none."""
+    if keras.distribution.distribution() is None:
+        return batch
+    from keras.src.backend.jax.trainer import _distribute_data
+
+    return _distribute_data(batch)
+
+
+def is_functional(layer: Any) -> bool:
+    """Return whether a layer's sublayers are a graph or a list, rather than attributes."""
+    from keras.src.models.functional import Functional
+
+    return isinstance(layer, (Functional, keras.Sequential))
+
+
+def class_weighted(y: Any, class_weight: Mapping[int, float]) -> Any:
+    """Return the sample weights that Keras derives from class weights, shape ``(len(y),)``."""
+    from keras.src.trainers.data_adapters import data_adapter_utils
+
+    return data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
+
+
+def flatten(structure: Any) -> Sequence[Any]:
+    """Return the leaves of a nested structure; None is a leaf."""
+    return list(keras.tree.flatten(structure))
+
+
+# --- recipe ---
+
+# What `compile` and `fit` leave in a model, beside what its class and its user put there.
+COMPILED_ATTRIBUTES = frozenset(
+    {
+        "loss",
+        "optimizer",
+        "train_function",
+        "test_function",
+        "predict_function",
+        "_compile_loss",
+        "_compile_metrics",
+        "_loss_tracker",
+    }
+)
+
+
+def inner_optimizers(optimizer: Any) -> list[Any]:
+    """Return the optimizers that an optimizer hands its work to; none for a plain one."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return [optimizer.inner_optimizer]
+    return list(getattr(optimizer, "_inner_optimizers", ()))
+
+
+def learning_rate_source(optimizer: Any) -> Any:
+    """Return what an optimizer takes its rate from: a variable, number, schedule or function."""
+    return getattr(optimizer, "_learning_rate", None)
+
+
+def optimizer_config(optimizer: Any) -> dict[str, Any]:
+    """Return an optimizer's ``get_config``, whose learning rate means nothing.
+
+    Keras reads the rate from the device for it, and warns under NumPy 2; the
+    rate is told apart, so a number stands in its place meanwhile.
+    """
+    nested = [optimizer]
+    for each in nested:  # grows as it goes
+        nested.extend(inner_optimizers(each))
+    held = [each for each in nested if "_learning_rate" in vars(each)]
+    variables = [(vars(each), each._learning_rate) for each in held if isinstance(each._learning_rate, keras.Variable)]
+    try:
+        for attributes, _ in variables:
+            attributes["_learning_rate"] = 0.0
+        return dict(optimizer.get_config())
+    finally:
+        for attributes, variable in variables:
+            attributes["_learning_rate"] = variable
+
+
+def wrapped_function(value: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the function in a loss or metric made around one, and the arguments it is called with."""
+    function = getattr(value, "_fn", None) or getattr(value, "fn", None)
+    arguments = getattr(value, "_fn_kwargs", None)
+    return function, dict(arguments) if isinstance(arguments, dict) else {}
+
+
+# --- randomness ---
+
+
+def _global_state() -> Any:
+    from keras.src.backend.common import global_state
+
+    return global_state
+
+
+def global_seed() -> int | None:
+    """Return the seed of the last ``keras.utils.set_random_seed`` in this thread, if there was one."""
+    from keras.src.utils import rng_utils
+
+    seed = _global_state().get_global_attribute(rng_utils.GLOBAL_RANDOM_SEED)
+    return None if seed is None else int(seed)
+
+
+def set_global_seed(seed: int | None) -> None:
+    """Put back the seed that `global_seed` gave, without seeding anything."""
+    from keras.src.utils import rng_utils
+
+    _global_state().set_global_attribute(rng_utils.GLOBAL_RANDOM_SEED, seed)
+
+
+def global_seed_generator() -> Any | None:
+    """Return Keras's global seed generator, or None where none was needed yet."""
+    from keras.src.random import seed_generator
+
+    return _global_state().get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+
+
+def set_global_seed_generator(generator: Any | None) -> None:
+    """Put a seed generator in the global place; None lets Keras make one when it needs it."""
+    from keras.src.random import seed_generator
+
+    _global_state().set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, generator)
+
+
+# --- data ---
+
+
+def _adapter_tools() -> Any:
+    from keras.src.trainers.data_adapters import data_adapter_utils
+
+    return data_adapter_utils
+
+
+def _slicing() -> Any:
+    from keras.src.trainers.data_adapters import array_slicing
+
+    return array_slicing
+
+
+def _adapters() -> Any:
+    from keras.src.trainers import data_adapters
+
+    return data_adapters
+
+
+def is_sparse_or_ragged(value: Any) -> bool:
+    """Return whether an array is a sparse or ragged kind that Keras slices on the host."""
+    return bool(
+        _adapter_tools().is_scipy_sparse(value)
+        or _adapter_tools().is_jax_sparse(value)
+        or _adapter_tools().is_tensorflow_sparse(value)
+        or _adapter_tools().is_tensorflow_ragged(value)
+    )
+
+
+def is_torch_tensor(value: Any) -> bool:
+    """Return whether a value is a PyTorch tensor; does not import PyTorch."""
+    return bool(_adapter_tools().is_torch_tensor(value))
+
+
+def is_array_like(value: Any) -> bool:
+    """Return whether Keras takes a value as an array; None counts."""
+    return bool(_slicing().can_slice_array(value))
+
+
+def host_slicer(array: Any) -> Callable[[Any], Any]:
+    """Return a function from rows (a slice or indices) to what the backend in force is fed for them."""
+    backend = keras.backend.backend()
+    # "tensorflow" as a target would convert the whole array; its slices are converted below instead.
+    sliceable = _slicing().convert_to_sliceable(array, target_backend=None if backend == "tensorflow" else backend)
+    convert = {
+        "jax": "convert_to_jax_compatible",
+        "torch": "convert_to_torch_compatible",
+        "tensorflow": "convert_to_tf_dataset_compatible",
+    }.get(backend, "convert_to_numpy")
+
+    def rows_of(rows: Any) -> Any:
+        part = getattr(sliceable, convert)(sliceable[rows])
+        return getattr(part, "sparse", part) if backend == "tensorflow" else part
+
+    return rows_of
+
+
+def backend_batch(batch: Any) -> Any:
+    """Return a batch that a data set made, its leaves converted as Keras does for the backend in force."""
+    convert = (
+        _adapter_tools().get_jax_iterator
+        if keras.backend.backend() == "jax"
+        else _adapter_tools().get_numpy_iterator
+    )
+    return next(iter(convert([batch])))
+
+
+def is_foreign_data(value: Any) -> bool:
+    """Return whether only Keras's own adapters can read a value: tf.data, torch loaders, Grain, custom adapters."""
+    return bool(
+        isinstance(value, _adapters().data_adapter.DataAdapter)
+        or _adapters().is_tf_dataset(value)
+        or _adapters().is_torch_dataloader(value)
+        or _adapters().is_grain_dataset(value)
+    )
+
+
+def is_tf_dataset(value: Any) -> bool:
+    """Return whether a value is a tf.data dataset; does not import TensorFlow."""
+    return bool(_adapters().is_tf_dataset(value))
+
+
+def foreign_adapter(value: Any, class_weight: Mapping[int, float] | None) -> Any:
+    """Return Keras's adapter for a value that `is_foreign_data` accepts."""
+    return _adapters().get_data_adapter(value, class_weight=class_weight, shuffle=False)
+
+
+def foreign_iterator(adapter: Any) -> Iterator[Any]:
+    """Return a new iterator over the batches of Keras's adapter, fit for the backend in force."""
+    if keras.backend.backend() == "jax":
+        return iter(adapter.get_jax_iterator())
+    return iter(adapter.get_numpy_iterator())
+
+
+def native_rows(array: Any, rows: slice) -> Any:
+    """Return rows of a sparse or ragged array as an array of its own kind (scipy's become CSR)."""
+    return _slicing().convert_to_sliceable(array)[rows]
+
+
+# --- callbacks ---
+
+
+def is_default_hook(hook: Any) -> bool:
+    """Return whether a callback's hook is the one that Keras's base class has, which does nothing."""
+    return hook is None or bool(getattr(hook, "_is_default", False))

@@ -1,0 +1,19 @@
+"""Keras's callbacks under keepfit: their memory, their files, their hooks; and the progress a person sees."""
+
+from keepfit.callbacks.files import drop_backup_and_restore
+from keepfit.callbacks.hooks import has_predict_batch_hooks, has_test_batch_hooks, has_train_batch_hooks
+from keepfit.callbacks.keys import callback_keys
+from keepfit.callbacks.memory import CallbackMemory, SavedMemories
+from keepfit.callbacks.progress import Progress, make_progress
+
+__all__ = [
+    "CallbackMemory",
+    "Progress",
+    "SavedMemories",
+    "callback_keys",
+    "drop_backup_and_restore",
+    "has_predict_batch_hooks",
+    "has_test_batch_hooks",
+    "has_train_batch_hooks",
+    "make_progress",
+]

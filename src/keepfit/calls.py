@@ -1,0 +1,140 @@
+"""Evaluating, predicting and single batches through a run, with the arguments of Keras."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keepfit import _keras, evaluation
+from keepfit.callbacks import has_predict_batch_hooks, has_test_batch_hooks, make_progress
+from keepfit.data import class_weighted, evaluation_source
+from keepfit.engine.base import Block
+from keepfit.errors import InvalidArgument, NotCompiled
+from keepfit.feed import Feed, batch_samples
+from keepfit.interrupts import Interrupts
+from keepfit.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from keepfit.run import Run
+
+
+def evaluate(
+    run: Run,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    sample_weight: Any = None,
+    steps: int | None = None,
+    callbacks: Any = None,
+    return_dict: bool = False,
+) -> Any:
+    """Evaluate; see ``keras.Model.evaluate``."""
+    _check_compiled(run.model, "evaluate")
+    source = evaluation_source(x, y, sample_weight, batch_size=batch_size, steps=steps)
+    batch = source.peek()
+    run.ready(batch)
+    run.engine.prepare(batch, plan=run.plan)
+    feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
+    hooks = _callback_list(run, callbacks, steps=feed.steps)
+    progress = make_progress(verbose, fit=0, name="evaluate", epochs=1, first_epoch=0, steps=feed.steps)
+    with Interrupts() as interrupts:
+        logs = evaluation.evaluate(
+            run.model,
+            run.engine,
+            feed,
+            callbacks=hooks,
+            batch_hooks=has_test_batch_hooks(hooks.callbacks),
+            poll=interrupts.leave,
+        )
+    progress.say("evaluate | " + " | ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, float)))
+    return logs if return_dict else _keras.flat_logs(run.model, logs)
+
+
+def predict(
+    run: Run, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks: Any = None
+) -> Any:
+    """Predict; see ``keras.Model.predict``."""
+    del verbose  # predictions are shown by whoever asked for them
+    source = evaluation_source(x, None, None, batch_size=batch_size, steps=steps)
+    batch = source.peek()
+    run.ready_to_predict(batch)
+    feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
+    hooks = _callback_list(run, callbacks, steps=feed.steps)
+    with Interrupts() as interrupts:
+        return evaluation.predict(
+            run.model,
+            run.engine,
+            feed,
+            callbacks=hooks,
+            batch_hooks=has_predict_batch_hooks(hooks.callbacks),
+            poll=interrupts.leave,
+        )
+
+
+def train_on_batch(
+    run: Run,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    return_dict: bool = False,
+) -> Any:
+    """Train on one batch; see ``keras.Model.train_on_batch``."""
+    _check_compiled(run.model, "train_on_batch")
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise InvalidArgument(
+                "train_on_batch cannot take sample_weight and class_weight together. Nothing was changed. Give one of them."
+            )
+        sample_weight = class_weighted(y, class_weight)
+    source = evaluation_source(x, y, sample_weight, batch_size=len(keras.tree.flatten(x)[0]), steps=None)
+    batch = source.peek()
+    run.ready(batch)
+    run.engine.prepare(batch, plan=run.plan)
+    run.model.reset_metrics()
+    block = Feed(source).next_block(1)
+    assert isinstance(block, Block)
+    outcome = run.engine.train(block)
+    _count_batch(run, batch)
+    logs = outcome.logs()
+    return logs if return_dict else _keras.flat_logs(run.model, logs)
+
+
+def _count_batch(run: Run, batch: Any) -> None:
+    """Count a batch; in an appending run it is kept, as a further state at the end of the last fit."""
+    place = run.place
+    place.position = replace(
+        place.position, step=place.position.step + 1, samples=place.position.samples + batch_samples(batch)
+    )
+    if not run.recorder.durable:
+        return
+    if run.mode != "append":
+        run.say_once(
+            "train_on_batch",
+            'train_on_batch() is not recorded in a run that replays: use fit(), or a run with mode="append".',
+        )
+        return
+    last = place.ends
+    state = {**last.result.state, "position": place.position.to_json()}
+    snapshot = Snapshot({**last.result.tensors, **run.engine.variables.values()}, state)
+    run.recorder.checkpoint(
+        kind="end" if last.record is not None else "start",
+        fit=place.fits,
+        position=place.position,
+        tensors=snapshot.tensors,
+        state=snapshot.state,
+    )
+
+
+def _check_compiled(model: Any, verb: str) -> None:
+    if not _keras.is_compiled(model):
+        raise NotCompiled(f"The model is not compiled. Nothing was changed. Call model.compile() before {verb}().")
+
+
+def _callback_list(run: Run, callbacks: Any, *, steps: int | None) -> Any:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    return keras.callbacks.CallbackList(callbacks, model=run.model, epochs=1, steps=steps, verbose=0)

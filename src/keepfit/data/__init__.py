@@ -1,0 +1,24 @@
+"""What can give batches, and in which order: one file per kind of source."""
+
+from keepfit.data.adapters import evaluation_source, training_source
+from keepfit.data.fingerprint import describe_difference, fingerprint
+from keepfit.data.order import batch_order, epoch_order, order_at
+from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
+from keepfit.data.split import split_validation
+from keepfit.data.weights import class_weighted
+
+__all__ = [
+    "BatchSource",
+    "IndexedSource",
+    "Source",
+    "StreamSource",
+    "batch_order",
+    "class_weighted",
+    "describe_difference",
+    "epoch_order",
+    "evaluation_source",
+    "fingerprint",
+    "order_at",
+    "split_validation",
+    "training_source",
+]

@@ -1,0 +1,188 @@
+"""What Keras's own adapters read: tf.data, torch DataLoaders, Grain and custom adapters.
+
+A stream that begins again with each pass, and goes on inside one where
+``steps_per_epoch`` left it. Its position is reached again by
+reading all that came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keepfit import _keras
+from keepfit.data.checks import check_batch
+from keepfit.data.generator import warn_no_way_back
+from keepfit.data.memory import ObjectMemory
+from keepfit.data.source import StreamSource
+from keepfit.errors import InvalidData
+
+
+@dataclass(eq=False)
+class _Place:
+    """Where the reading of a data set stands.
+
+    Args:
+        consumed: Batches taken so far.
+        passes: Passes that have ended.
+        taken: Batches taken of the current pass.
+        iterator: Gives the rest of the current pass, once that has begun.
+        waiting: The peeked batch.
+    """
+
+    consumed: int = 0
+    passes: int = 0
+    taken: int = 0
+    iterator: Iterator[Any] | None = None
+    waiting: list[Any] = field(default_factory=list)
+
+    def end_pass(self) -> None:
+        """Begin anew with the next batch."""
+        self.iterator = None
+        self.waiting.clear()
+        self.passes += 1
+        self.taken = 0
+
+
+_PLACES = ObjectMemory(_Place)
+
+# An iterator keeps its data set alive, so passes that were left unfinished are kept open for these many only.
+_MOST_OPEN = 4
+_OPEN: list[_Place] = []
+
+
+class ForeignSource(StreamSource):
+    """Batches of a data set that only Keras's adapters know.
+
+    Args:
+        data: The data set.
+        class_weight: Class number -> weight, or None.
+        steps: Batches in an epoch; None where every epoch is a new pass.
+        training: Whether the place in the data goes on from one source to the
+            next; otherwise every epoch is a new pass.
+    """
+
+    def __init__(
+        self, data: Any, *, class_weight: Mapping[int, float] | None, steps: int | None, training: bool
+    ) -> None:
+        self._kind = type(data).__name__
+        self._adapter = _keras.foreign_adapter(data, class_weight)
+        self._place = _PLACES.of(data) if training else _Place()
+        self._goes_on = training and steps is not None
+        self.num_batches = _optional(self._adapter, "num_batches")
+        self._number: int | None = None
+
+    @property
+    def consumed(self) -> int:
+        """Batches taken so far over the life of the data set."""
+        return self._place.consumed
+
+    def peek(self) -> Any:
+        """Return the next batch; it stays the next one."""
+        place = self._place
+        if not place.waiting:
+            batch = next(self._batches(), None)
+            if batch is None and place.taken:
+                place.end_pass()
+                batch = next(self._batches(), None)
+            if batch is None:
+                raise self._empty()
+            check_batch(batch, self._kind)
+            place.waiting.append(batch)
+        return place.waiting[0]
+
+    def begin_pass(self, number: int, *, resumed: bool = False) -> None:
+        """Begin an epoch, and a new pass unless the epoch goes on inside the one under way."""
+        ended = self.num_batches is not None and self._place.taken >= self.num_batches
+        other = self._number is not None and number != self._number
+        if self._place.taken and not resumed and (not self._goes_on or ended or other):
+            self._place.end_pass()
+        self._number = number
+        self._adapter.on_epoch_begin()
+
+    def end_pass(self) -> None:
+        """Tell the adapter that the epoch ended."""
+        self._adapter.on_epoch_end()
+
+    def next_batch(self) -> Any:
+        """Take the next batch; after the end of a pass the next one begins."""
+        place = self._place
+        try:
+            batch = place.waiting.pop() if place.waiting else next(self._batches())
+        except StopIteration:
+            place.end_pass()
+            raise
+        place.taken += 1
+        place.consumed += 1
+        return batch
+
+    def skip(self, count: int) -> None:
+        """Take batches and drop them, over the ends of passes."""
+        ended = False
+        while count:
+            try:
+                self.next_batch()
+            except StopIteration:
+                if ended:
+                    raise self._empty() from None
+                ended = True
+            else:
+                count -= 1
+                ended = False
+
+    def replay_to(self, consumed: int) -> None:
+        """Go on until as many batches are taken."""
+        if consumed < self.consumed:
+            warn_no_way_back(self._kind, taken=self.consumed, wanted=consumed)
+        self.skip(max(0, consumed - self.consumed))
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the passes that have ended and the batches taken of this one."""
+        return {"passes": self._place.passes, "taken": self._place.taken}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Read what is missing of the passes before, and of this one."""
+        passes, taken = int(state["passes"]), int(state["taken"])
+        while self._place.passes < passes:
+            self._finish_pass()
+        self.skip(max(0, taken - self._place.taken))
+
+    def _finish_pass(self) -> None:
+        # To the end, even if that pass was left early: data sets that shuffle count passes, not batches.
+        passes = self._place.passes
+        while self._place.passes == passes:
+            try:
+                self.next_batch()
+            except StopIteration:
+                return
+
+    def _batches(self) -> Iterator[Any]:
+        if self._place.iterator is None:
+            self._place.iterator = _keras.foreign_iterator(self._adapter)
+            _keep_open(self._place)
+        return self._place.iterator
+
+    def _empty(self) -> InvalidData:
+        return InvalidData(
+            f"The {self._kind} gave no batch. Nothing was changed. Give a data set with at least one batch."
+        )
+
+
+def _keep_open(place: _Place) -> None:
+    if place in _OPEN:
+        _OPEN.remove(place)
+    _OPEN.append(place)
+    if len(_OPEN) > _MOST_OPEN:
+        oldest = _OPEN.pop(0)
+        if oldest.iterator is not None:
+            oldest.end_pass()
+
+
+def _optional(adapter: Any, name: str) -> int | None:
+    """Return a property that custom adapters need not have."""
+    try:
+        value = getattr(adapter, name)
+    except NotImplementedError:
+        return None
+    return None if value is None else int(value)

@@ -1,0 +1,232 @@
+"""``keras.utils.PyDataset`` as a source: any batch at any time, its hooks once per epoch."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras
+from keepfit.data.checks import check_batch
+from keepfit.data.memory import ObjectMemory
+from keepfit.data.order import epoch_order
+from keepfit.data.prefetch import Prefetch
+from keepfit.data.source import BatchSource
+from keepfit.data.weights import class_weighted
+from keepfit.errors import InvalidData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass
+class _Life:
+    """Epochs that a data set's hooks saw to their end, and whether one has begun."""
+
+    epochs: int = 0
+    within: bool = False
+
+
+_LIVES = ObjectMemory(_Life)
+
+
+class PyDatasetSource(BatchSource):
+    """Batches of a PyDataset, in our order where they are shuffled.
+
+    As exact as ``dataset[index]`` is a function of ``index``. A data set that
+    changes itself in its hooks is replayed by calling them as often as before,
+    unless it has ``get_state()`` and ``set_state(state)`` of its own.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the orders.
+        shuffle: Whether batches come in random order; without a length they never do.
+        class_weight: Class number -> weight, or None.
+        steps_per_epoch: Batches in an epoch, so that none is made in vain, or None.
+        training: Whether the epochs count as the data set's own, which a resume replays.
+    """
+
+    def __init__(
+        self,
+        dataset: keras.utils.PyDataset,
+        *,
+        seed: int,
+        shuffle: bool,
+        class_weight: Mapping[int, float] | None,
+        steps_per_epoch: int | None,
+        training: bool = True,
+    ) -> None:
+        self._dataset: Any = dataset
+        self._seed = seed
+        self._shuffle = shuffle
+        self._class_weight = class_weight
+        self._steps = steps_per_epoch
+        self._life = _LIVES.of(dataset) if training else _Life()
+        self._peeked: Any = None
+        self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+        self._ahead: Prefetch | None = None
+        self._coming: tuple[int, int] | None = None  # pass and index of the next item
+        self._left = steps_per_epoch
+        self._begun_by_peek = False
+        self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
+        if not self._has_state and (self._overrides("on_epoch_begin") or self._overrides("on_epoch_end")):
+            self.exactness = "replay"
+        self._count()
+
+    def peek(self) -> Any:
+        """Return the batch at index 0; made once."""
+        if self._peeked is None:
+            if self._overrides("on_epoch_begin") and not self._life.within:
+                # Keras too begins the epoch before its first look; `begin_pass` then does not begin it again.
+                self._begin()
+                self._begun_by_peek = True
+            batch = self._finished(self._dataset[0])
+            check_batch(batch, "PyDataset")
+            self._peeked = batch
+        return self._peeked
+
+    def begin_pass(self, number: int, *, resumed: bool = False) -> None:  # noqa: ARG002 - the interface
+        """Call the data set's hook, unless this epoch has begun already."""
+        if not self._life.within:
+            self._begin()
+        elif not (resumed or self._begun_by_peek):
+            # The epoch before was left by an exception or a stop: its end is made up for.
+            self.end_pass()
+            self._begin()
+        self._begun_by_peek = False
+        self._left = self._steps
+        self._count()
+
+    def end_pass(self) -> None:
+        """Stop the workers and call the data set's hook."""
+        self.close()
+        self._dataset.on_epoch_end()
+        self._life.within = False
+        self._life.epochs += 1
+
+    def batch(self, pass_number: int, index: int) -> Any:
+        """Return a batch, made ahead where the data set asks for workers."""
+        if self._workers < 1:
+            return self._finished(self._dataset[self._at(pass_number, index)])
+        try:
+            item = self._item_ahead(pass_number, index)
+        except BaseException:
+            self.close()  # what was made ahead no longer stands at a known place
+            raise
+        self._coming = (pass_number, index + 1)
+        if self._left:
+            self._left -= 1
+        return self._finished(item)
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Return the data set's own state, or how many epochs its hooks saw, or None."""
+        if self._has_state:
+            return {"own": self._dataset.get_state()}
+        return {"epochs": self._life.epochs} if self.exactness == "replay" else None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Give the data set its state, or call its hooks for the epochs that it has not seen."""
+        if "own" in state:
+            self._dataset.set_state(state["own"])
+            return
+        epochs = int(state["epochs"])
+        if self._life.epochs > epochs:
+            warnings.warn(
+                f"This {type(self._dataset).__name__} went through {self._life.epochs} epochs already and cannot go "
+                f"back to {epochs}: its batches may differ from those of then. Make a new one to see the same again.",
+                stacklevel=2,
+            )
+        while self._life.epochs < epochs:
+            if not self._life.within:
+                self._begin()
+            self.end_pass()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = None
+        self._coming = None
+
+    @property
+    def _workers(self) -> int:
+        """Workers to use, 0 for none: as in Keras, one thread alone is not worth it."""
+        workers = int(self._dataset.workers)
+        return workers if workers > 1 or (workers > 0 and self._dataset.use_multiprocessing) else 0
+
+    def _begin(self) -> None:
+        self._dataset.on_epoch_begin()
+        self._life.within = True
+
+    def _count(self) -> None:
+        count = self._dataset.num_batches
+        self.num_batches = None if count is None else int(count)
+        if self.num_batches == 0:
+            raise InvalidData("The PyDataset has no batches: its length is 0. Nothing was changed.")
+
+    def _at(self, pass_number: int, index: int) -> int:
+        if self.num_batches is None or not self._shuffle:
+            return index
+        key = (pass_number, self.num_batches)
+        if self._order is None or self._order[0] != key:
+            self._order = (key, epoch_order(self._seed, pass_number, self.num_batches))
+        return int(self._order[1][index])
+
+    def _item_ahead(self, pass_number: int, index: int) -> Any:
+        if self._ahead is not None and self._coming == (pass_number, index) and self._ahead.has_next:
+            return self._ahead.next_item()
+        return self._start(pass_number, index).next_item()
+
+    def _start(self, pass_number: int, index: int) -> Prefetch:
+        if self._ahead is None:
+            self._ahead = Prefetch(
+                self._dataset,
+                workers=self._workers,
+                processes=bool(self._dataset.use_multiprocessing),
+                size=int(self._dataset.max_queue_size),
+            )
+        self._ahead.start(self._coming_indices(pass_number, index))
+        return self._ahead
+
+    def _coming_indices(self, pass_number: int, index: int) -> Iterator[int]:
+        stop = None if self._left is None else index + max(1, self._left)
+        if self.num_batches is not None:
+            stop = self.num_batches if stop is None else min(stop, self.num_batches)
+        places = itertools.count(index) if stop is None else range(index, stop)
+        return (self._at(pass_number, place) for place in places)
+
+    def _finished(self, batch: Any) -> Any:
+        if isinstance(batch, np.ndarray):
+            batch = (batch,)
+        if isinstance(batch, list):
+            batch = tuple(batch)
+        if not isinstance(batch, dict):
+            if not isinstance(batch, tuple) or len(batch) not in (1, 2, 3):
+                raise InvalidData(
+                    "PyDataset.__getitem__ must return a dict, or a tuple (x,), (x, y) or (x, y, sample_weight), but "
+                    f"it returned a {_described(batch)}. Return one of these."
+                )
+            batch = self._weighted(batch)
+        return _keras.backend_batch(batch)
+
+    def _weighted(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._class_weight is None or len(batch) == 1:
+            return batch
+        if len(batch) == 3:
+            raise InvalidData(
+                "class_weight was given, but the batches of the PyDataset have sample weights. Nothing was changed. "
+                "Give one of them, or multiply the class weights into the sample weights."
+            )
+        return (*batch, class_weighted(batch[1], self._class_weight))
+
+    def _overrides(self, hook: str) -> bool:
+        return getattr(type(self._dataset), hook) is not getattr(keras.utils.PyDataset, hook)
+
+
+def _described(batch: Any) -> str:
+    return f"tuple of {len(batch)}" if isinstance(batch, tuple) else type(batch).__name__

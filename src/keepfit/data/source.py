@@ -1,0 +1,143 @@
+"""What can give batches: by index, batch by batch, or one after another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Exactness = Literal["exact", "replay", "approximate"]
+
+
+class Source(ABC):
+    """Something that gives the batches of one ``fit``, ``evaluate`` or ``predict``.
+
+    A batch is what the model's step receives, in the structure that Keras gives
+    it: ``x``, ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``, each an array or
+    a nested structure of arrays.
+
+    Attributes:
+        num_batches: Batches in one pass, or None where that is unknown or has no end.
+        num_samples: Samples in one pass, or None where the source does not say.
+        batch_size: Samples in a batch, or None where the source makes its own batches.
+        exactness: How a position is reached again: ``"exact"`` by seeking,
+            ``"replay"`` by going through what came before, ``"approximate"``
+            where what comes next may differ.
+    """
+
+    num_batches: int | None = None
+    num_samples: int | None = None
+    batch_size: int | None = None
+    exactness: Exactness = "exact"
+
+    @abstractmethod
+    def peek(self) -> Any:
+        """Return a batch like those to come, without taking it from the stream.
+
+        Raises:
+            InvalidData: There is no batch, or it is of no use for training.
+        """
+
+    def begin_pass(self, number: int, *, resumed: bool = False) -> None:  # noqa: B027 - most sources have nothing to do
+        """Begin an epoch.
+
+        Args:
+            number: Passes over the data that were begun before the current one.
+                Several epochs have the same number where ``steps_per_epoch`` is
+                less than a pass.
+            resumed: Whether the epoch was begun before, in this process or another.
+        """
+
+    def end_pass(self) -> None:  # noqa: B027 - most sources have nothing to do
+        """End the epoch that `begin_pass` began."""
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Return what `set_state` needs beside the cursor, as plain data and arrays; None if nothing."""
+        return None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most sources have nothing to do
+        """Go to where `get_state` was called, maybe in another process, before `peek` and `begin_pass`."""
+
+    def close(self) -> None:  # noqa: B027 - most sources have nothing to do
+        """Let go of workers; the source can still be used."""
+
+
+class IndexedSource(Source):
+    """Random access to samples.
+
+    Attributes:
+        arrays: The batch structure over all samples, its leaves dense NumPy or
+            JAX arrays or None; None as a whole where some leaf can only be
+            sliced on the host. Never written to.
+        resident: Whether ``arrays`` are there and may be copied to a device whole.
+        size_bytes: Size of all samples, as given to the model.
+    """
+
+    num_batches: int
+    num_samples: int
+    batch_size: int
+    arrays: Any = None
+    resident: bool = False
+    size_bytes: int = 0
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.int64]) -> Any:
+        """Return the samples at ``indices``, shape ``(count,)``, as a batch on the host.
+
+        The result may share memory with the data: it is not to be written to.
+        """
+
+    @abstractmethod
+    def pass_order(self, number: int) -> NDArray[np.int64]:
+        """Return the order in which pass ``number`` (0, 1, …) visits the samples, shape ``(num_samples,)``."""
+
+
+class BatchSource(Source):
+    """Random access to whole batches."""
+
+    @abstractmethod
+    def batch(self, pass_number: int, index: int) -> Any:
+        """Return batch ``index`` (0, 1, …) of pass ``pass_number``; cheapest for indices in a row."""
+
+
+class StreamSource(Source):
+    """Batches one after another.
+
+    Attributes:
+        consumed: Batches taken so far over the life of the data object.
+    """
+
+    exactness: Exactness = "replay"
+
+    @property
+    @abstractmethod
+    def consumed(self) -> int:
+        """Batches taken so far over the life of the data object; a peeked batch is not taken."""
+
+    @abstractmethod
+    def next_batch(self) -> Any:
+        """Take the next batch.
+
+        Raises:
+            StopIteration: The pass has ended.
+        """
+
+    @abstractmethod
+    def skip(self, count: int) -> None:
+        """Take ``count`` batches and drop them; where passes follow one another, over their borders.
+
+        Raises:
+            InvalidData: The stream has fewer.
+        """
+
+    @abstractmethod
+    def replay_to(self, consumed: int) -> None:
+        """Go on until ``consumed`` batches are taken; warns where more of them are gone already.
+
+        Raises:
+            InvalidData: The stream has fewer.
+        """

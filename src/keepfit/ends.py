@@ -1,0 +1,126 @@
+"""What the last fit left behind, and whether the next one continues it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from keepfit import _keras
+from keepfit.feed import Cursor
+from keepfit.journal import FitRecord
+from keepfit.snapshot import VARIABLE_PREFIXES, Snapshot
+from keepfit.state import Variables
+
+RATE_NAMES = ("learning_rate",)
+
+
+@dataclass
+class Ends:
+    """The two ends of the fit before the next one; before fit 1 both are the start.
+
+    Args:
+        record: The fit, None before fit 1.
+        result: After EMA was written into the weights and ``on_train_end`` ran.
+        resume: Before.
+        values: Name -> the array its variable held when the fit ended, to see what a user sets by hand.
+    """
+
+    record: FitRecord | None
+    result: Snapshot
+    resume: Snapshot
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the run stands in its data."""
+        found = self.resume.state.get("cursor")
+        return Cursor.from_json(found) if found else Cursor()
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the fit was about: loss, metrics, data, validation data, trained variables."""
+        return self.record.detail.get("facts", {}) if self.record else {}
+
+
+def set_by_hand(variables: Variables, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name -> array of the variables that hold something else than they did.
+
+    Rates and metrics are left aside: a rate is a setting of its own in the
+    recipe, and metrics start anew in every epoch.
+
+    Args:
+        variables: The variables now.
+        known: Name -> array that each held before.
+    """
+    changed = {}
+    for name, variable in variables.items():
+        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES:
+            continue
+        value = _keras.value(variable)
+        before = known.get(name)
+        if before is None or value is before:
+            continue
+        if not _same_bits(value, before):
+            changed[name] = value
+    return changed
+
+
+def start_state(changed: Mapping[str, Any]) -> dict[str, str]:
+    """Return name -> hash of what was set by hand before a fit."""
+    return {name: xxhash.xxh3_128_hexdigest(np.asarray(value).tobytes()) for name, value in sorted(changed.items())}
+
+
+def rewound(ends: Ends) -> dict[str, Any]:
+    """Return the variables to set so that a fit goes on from the resume point instead of the result."""
+    return {
+        name: value
+        for name, value in ends.resume.tensors.items()
+        if name.startswith(VARIABLE_PREFIXES) and ends.result.tensors.get(name) is not value
+    }
+
+
+def phase_of(
+    ends: Ends, facts: Mapping[str, Any], *, changed: Mapping[str, Any], callback_keys: list[str]
+) -> tuple[str, str]:
+    """Say whether the next fit continues the last one.
+
+    Args:
+        ends: What the last fit left.
+        facts: What the next fit is about.
+        changed: What was set by hand since.
+        callback_keys: The keys of the next fit's callbacks.
+
+    Returns:
+        ``"first"``, ``"continues"`` or ``"new"``, and why.
+    """
+    last = ends.record
+    if last is None:
+        return "first", "the first fit of the run"
+    if last.status == "stopped":
+        return "new", f"fit {last.number} was stopped early"
+    if last.status != "finished":
+        return "new", f"fit {last.number} did not reach its length"
+    before = ends.facts()
+    for fact, word in (
+        ("loss", "the loss"),
+        ("metrics", "the metrics"),
+        ("validation", "the validation data"),
+        ("trainable", "the set of trained variables"),
+    ):
+        if before.get(fact) != facts.get(fact):
+            return "new", f"{word} changed"
+    if changed:
+        first = next(iter(changed))
+        return "new", f"{len(changed)} variables were set by hand ({first} among them)"
+    missing = [key for key in last.detail.get("rewriters", ()) if key not in (*callback_keys, *facts.get("rewriters", ()))]
+    if missing:
+        return "new", f"{missing[0].split('(')[0]} rewrote weights at the end of fit {last.number} and is not there now"
+    return "continues", f"fit {last.number} reached its length and nothing about the task changed"
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    first, second = np.asarray(one), np.asarray(other)
+    return first.shape == second.shape and first.dtype == second.dtype and first.tobytes() == second.tobytes()

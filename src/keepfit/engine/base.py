@@ -1,0 +1,102 @@
+"""What an engine is: steps of one model on one backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepfit.state import Variables
+
+
+@dataclass(frozen=True)
+class Block:
+    """Batches of one shape that are run in a row.
+
+    Either rows of arrays (``arrays`` and ``rows``), which an engine may keep on
+    its device and gather there, or batches as a source gave them.
+
+    Args:
+        count: Number of batches, 1 or more.
+        samples: Samples in each batch.
+        arrays: Nested structure of arrays, first axis samples; or None.
+        rows: Rows of ``arrays``, shape ``(count * samples,)``; or None.
+        batches: The batches themselves where there are no ``arrays``.
+    """
+
+    count: int
+    samples: int
+    arrays: Any = None
+    rows: NDArray[np.int64] | None = None
+    batches: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine runs steps; recorded, so that a resumed fit runs them alike.
+
+    Args:
+        kind: ``"fused"`` (many steps a dispatch), ``"stepwise"`` (one) or ``"eager"`` (one, not compiled).
+        reason: Why, in a few words.
+        facts: Backend, versions, device and threads.
+    """
+
+    kind: str
+    reason: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return {"plan": self.kind, "reason": self.reason, **self.facts}
+
+
+class Outcome(ABC):
+    """What a dispatch gave; its values may still be under way on the device."""
+
+    count: int
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when the dispatch has finished; raises what went wrong in it."""
+
+    @abstractmethod
+    def logs(self) -> dict[str, Any]:
+        """Return the logs of the last step: scalars as Python floats, the rest as NumPy arrays."""
+
+    @abstractmethod
+    def first_nonfinite(self) -> int | None:
+        """Return the first step (0-based in the block) whose loss was NaN or infinite, or None."""
+
+
+class Engine(ABC):
+    """Runs the steps of one compiled model; the model's variables always hold the current values."""
+
+    variables: Variables
+
+    @abstractmethod
+    def build(self, batch: Any) -> Variables:
+        """Build the model for a batch; returns its variables as they are now."""
+
+    @abstractmethod
+    def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
+        """Choose the plan for batches like this one; what is compiled already stays compiled."""
+
+    @abstractmethod
+    def most_steps(self, batch: Any) -> int:
+        """Return how many batches like this one a block may hold: a pure function of its shape."""
+
+    @abstractmethod
+    def train(self, block: Block) -> Outcome:
+        """Run ``model.train_step`` on every batch of a block."""
+
+    @abstractmethod
+    def test(self, block: Block) -> Outcome:
+        """Run ``model.test_step`` on every batch of a block."""
+
+    @abstractmethod
+    def predict(self, block: Block) -> list[Any]:
+        """Return the outputs of ``model.predict_step`` for every batch of a block, as NumPy arrays."""

@@ -1,0 +1,53 @@
+"""Memory on the host that a device can read without a copy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# XLA on the CPU reads a NumPy array in place only when it begins on such a border.
+_ALIGNMENT = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised array that begins on a 64-byte border.
+
+    Args:
+        shape: Its shape.
+        dtype: Its dtype.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    return memory[offset : offset + size].view(dtype).reshape(shape)
+
+
+def owned(array: Any) -> Any:
+    """Return a copy of a host array, so that a source may use its buffer again; device arrays stay as they are."""
+    if not isinstance(array, np.ndarray):
+        return array
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def stacked_rows(array: Any, rows: NDArray[np.int64], *, size: int, capacity: int) -> NDArray[Any]:
+    """Gather rows of an array into batches.
+
+    Args:
+        array: Array of shape ``(samples, ...)``.
+        rows: Rows to take, shape ``(count * size,)``.
+        size: Samples in a batch.
+        capacity: Length of the batch axis, ``count`` or more; what is beyond ``count`` is not initialised.
+
+    Returns:
+        Array of shape ``(capacity, size, ...)``.
+    """
+    array = np.asarray(array)
+    out = aligned_empty((capacity * size, *array.shape[1:]), array.dtype)
+    # mode="clip" lets NumPy write into `out` directly; the rows are in range.
+    np.take(array, rows, axis=0, out=out[: len(rows)], mode="clip")
+    return out.reshape(capacity, size, *array.shape[1:])

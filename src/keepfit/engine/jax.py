@@ -1,0 +1,364 @@
+"""Steps on JAX: many in one dispatch, or one by one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax import lax
+from jax.extend.core import jaxpr_as_fun
+
+from keepfit import _keras
+from keepfit.engine.base import Block, Engine, Outcome, Plan
+from keepfit.engine.cache import use_compilation_cache
+from keepfit.engine.host import owned, stacked_rows
+from keepfit.engine.program import ProgramKey, program_key
+from keepfit.errors import EngineError
+from keepfit.state import Variables, variables_of
+
+# A block is large enough that a dispatch costs little and small enough that
+# gathering the next one hides behind it.
+_BLOCK_BYTES = 4 << 20
+_BLOCK_STEPS = 128
+
+
+class JaxOutcome(Outcome):
+    """Logs of a dispatch on JAX, and which step first had a loss that was not finite."""
+
+    def __init__(self, logs: Any, bad: Any, count: int) -> None:
+        self._logs = logs if isinstance(logs, dict) else {"loss": logs}
+        self._bad = bad
+        self.count = count
+
+    def wait(self) -> None:
+        """Block until the device has finished."""
+        jax.block_until_ready((self._logs, self._bad))
+
+    def logs(self) -> dict[str, Any]:
+        """Return the last step's logs."""
+        return {name: host_number(value) for name, value in self._logs.items()}
+
+    def first_nonfinite(self) -> int | None:
+        """Return the first step whose loss was NaN or infinite."""
+        if isinstance(self._bad, list):
+            return next((i for i, loss in enumerate(self._bad) if not np.all(np.isfinite(np.asarray(loss)))), None)
+        index = int(self._bad)
+        return None if index < 0 else index
+
+
+class JaxEngine(Engine):
+    """The JAX engine.
+
+    Args:
+        model: A compiled Keras model; built by `build`.
+        resident: Keep arrays on the device and gather batches there; by default where the device is not the CPU.
+    """
+
+    def __init__(self, model: Any, *, resident: bool | None = None) -> None:
+        use_compilation_cache()
+        self.model = model
+        self._resident = jax.default_backend() != "cpu" if resident is None else resident
+        self._on_device: tuple[Any, Any] = (None, None)
+        self._key: ProgramKey | None = None
+        self._kind = "stepwise"
+        self._programs: dict[Any, Any] = {}
+        # The arrays that the last dispatch put into each variable: nobody else has them, so they may be donated.
+        self._made: dict[int, Any] = {}
+
+    def build(self, batch: Any) -> Variables:
+        """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
+        _keras.build(self.model, batch)
+        key = program_key(self.model)
+        if key != self._key:
+            self._key = key
+            self.variables = variables_of(self.model)
+            live = {id(variable) for variable in self.variables.all()}
+            self._made = {index: array for index, array in self._made.items() if index in live}
+        return self.variables
+
+    def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
+        """Choose between one step a dispatch and many; a pure function of the program and the device."""
+        self._kind, reason = self._choose(batch, plan)
+        return Plan(self._kind, reason, _facts())
+
+    def most_steps(self, batch: Any) -> int:
+        """Return the number of batches in a full block."""
+        leaves = [leaf for leaf in jax.tree.leaves(batch) if hasattr(leaf, "dtype")]
+        size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+        return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
+
+    def train(self, block: Block) -> Outcome:
+        """Run training steps."""
+        found = self.variables
+        return self._run("train", block, (found.trainable, found.non_trainable, found.optimizer, found.metrics))
+
+    def test(self, block: Block) -> Outcome:
+        """Run test steps; they change metrics, and other variables where a layer does so."""
+        found = self.variables
+        return self._run("test", block, (found.trainable, found.non_trainable, found.metrics))
+
+    def predict(self, block: Block) -> list[Any]:
+        """Return the outputs for every batch."""
+        found = self.variables
+        step = self._step("predict")
+        outputs = []
+        for batch in self._batches(block):
+            state = tuple([_keras.value(v) for v in group] for group in (found.trainable, found.non_trainable))
+            result, non_trainable = step(state, batch)
+            self._give((found.non_trainable,), (non_trainable,))
+            outputs.append(result)
+        return [jax.tree.map(np.array, result) for result in outputs]
+
+    # Which plan
+
+    def _choose(self, batch: Any, plan: str | None) -> tuple[str, str]:
+        if self.model.run_eagerly:
+            return "eager", "the model was compiled with run_eagerly=True"
+        if not self.model.jit_compile:
+            return "eager", "the model was compiled with jit_compile=False, or a layer does not support it"
+        if keras.distribution.distribution() is not None:
+            return "stepwise", "a distribution is set"
+        if any(not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") for leaf in jax.tree.leaves(batch)):
+            return "stepwise", "the batches are not dense arrays"
+        if plan is not None:
+            return plan, "pinned with plan="
+        if jax.default_backend() == "cpu" and self._has_convolution(batch):
+            return "stepwise", "XLA runs convolutions inside a loop several times slower on the CPU"
+        return "fused", "nothing in the step is slower inside a loop"
+
+    def _has_convolution(self, batch: Any) -> bool:
+        key = ("convolution", self._key, _spec(batch))
+        if key not in self._programs:
+            found = self.variables
+            groups = (found.trainable, found.non_trainable, found.optimizer, found.metrics)
+            state = tuple([_keras.value(v) for v in group] for group in groups)
+            jaxpr, _ = self._traced("train", state, batch)
+            self._programs[key] = _contains_convolution(jaxpr.jaxpr)
+        return bool(self._programs[key])
+
+    # Programs, each compiled once
+
+    def _run(self, name: str, block: Block, groups: tuple[list[Any], ...]) -> Outcome:
+        try:
+            run = self._run_fused if self._kind == "fused" else self._run_stepwise
+            return run(name, block, groups)
+        except (ValueError, TypeError, KeyboardInterrupt):
+            raise  # raised while tracing, before anything was donated
+        except jax.errors.JaxRuntimeError as error:
+            if any(_is_deleted(_keras.value(v)) for group in groups for v in group):
+                raise EngineError(
+                    f"A compiled step failed and took the model's state with it: {error}. "
+                    "Call fit again: the run goes on from its last checkpoint."
+                ) from error
+            raise
+
+    def _run_fused(self, name: str, block: Block, groups: tuple[list[Any], ...]) -> Outcome:
+        data = self._stack(block)
+        donated, kept = self._take(name, groups)
+        key = ("loop", name, self._key, _spec(data))
+        if key not in self._programs:
+            self._programs[key] = self._loop(name, (*donated, *kept), data)
+        logs, state, bad = self._programs[key](donated, kept, data, np.int32(block.count))
+        self._give(groups, state)
+        return JaxOutcome(logs, bad, block.count)
+
+    def _run_stepwise(self, name: str, block: Block, groups: tuple[list[Any], ...]) -> Outcome:
+        step = self._step(name)
+        losses = []
+        logs: Any = {}
+        for batch in self._batches(block):
+            logs, state = step(*self._take(name, groups), batch)
+            losses.append(_loss(logs))
+            self._give(groups, state)
+        return JaxOutcome(logs, losses, block.count)
+
+    def _loop(self, name: str, state: Any, data: Any) -> Callable[..., Any]:
+        """Return a program whose number of steps is an argument, so that cutting training changes no bit."""
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), data)
+        jaxpr, shapes = self._traced(name, state, batch)
+        step = jaxpr_as_fun(jaxpr)
+        outputs = jax.tree.structure(shapes)
+
+        def run(donated: Any, kept: Any, data: Any, count: Any) -> Any:
+            def body(index: Any, carry: Any) -> Any:
+                _, state, bad = carry
+                batch = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, index, keepdims=False), data)
+                # Without the barrier XLA may fuse the reading of data into the step, which could change bits.
+                batch = lax.optimization_barrier(batch)
+                logs, state = jax.tree.unflatten(outputs, step(*jax.tree.leaves((state, batch))))
+                failed = jnp.logical_and(bad < 0, jnp.logical_not(jnp.all(jnp.isfinite(_loss(logs)))))
+                return logs, state, jnp.where(failed, index, bad)
+
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
+            return lax.fori_loop(0, count, body, (zeros, (*donated, *kept), jnp.int32(-1)))
+
+        return jax.jit(run, donate_argnums=0)
+
+    def _step(self, name: str) -> Callable[..., Any]:
+        key = ("step", name, self._key, self._kind)
+        if key not in self._programs:
+            step = getattr(self.model, f"{name}_step")
+            if name == "predict":
+                function = lambda state, batch: step(state, batch)  # noqa: E731 (a method's jit would be shared)
+            else:
+                function = lambda donated, kept, batch: _cast(step, (*donated, *kept), batch)  # noqa: E731
+            donate = 0 if name == "train" else ()
+            self._programs[key] = function if self._kind == "eager" else jax.jit(function, donate_argnums=donate)
+        return self._programs[key]  # type: ignore[no-any-return]
+
+    def _traced(self, name: str, state: Any, batch: Any) -> Any:
+        """Return a step as a jaxpr with the shapes of what it gives; the model's Python code runs once for it."""
+        key = ("traced", name, self._key, _spec(batch))
+        if key not in self._programs:
+            step = getattr(self.model, f"{name}_step")
+            trace = jax.make_jaxpr(lambda state, batch: _cast(step, state, batch), return_shape=True)
+            self._programs[key] = trace(state, batch)
+        return self._programs[key]
+
+    # Values in and out of the model's variables
+
+    def _take(self, name: str, groups: tuple[list[Any], ...]) -> tuple[Any, Any]:
+        """Return what a program may overwrite and what it must not.
+
+        A training step overwrites weights and optimizer state in place. Arrays
+        that somebody else may still read are copied first: those the engine did
+        not make (the user's, a restored state's), and those that a snapshot, a
+        callback or a second variable holds too.
+        """
+        if name != "train":
+            return (), tuple([_keras.value(v) for v in group] for group in groups)
+        *first, metrics = groups
+        donated = tuple([self._own(v) for v in group] for group in first)
+        return donated, ([_keras.value(v) for v in metrics],)
+
+    def _own(self, variable: Any) -> Any:
+        array = _keras.value(variable)
+        if self._made.get(id(variable)) is array and sys.getrefcount(array) <= _UNSHARED:
+            return array
+        return jnp.array(array, dtype=array.dtype, copy=True)
+
+    def _give(self, groups: Sequence[list[Any]], state: Sequence[list[Any]]) -> None:
+        for group, values in zip(groups, state, strict=True):
+            for variable, array in zip(group, values, strict=True):
+                _keras.set_value(variable, array)
+                self._made[id(variable)] = array
+
+    # Batches
+
+    def _batches(self, block: Block) -> Iterator[Any]:
+        if block.arrays is None:
+            for batch in block.batches:
+                yield _keras.distribute(jax.tree.map(owned, batch))
+            return
+        for start in range(0, block.count * block.samples, block.samples):
+            rows = block.rows[start : start + block.samples]  # type: ignore[index]
+            yield _keras.distribute(
+                jax.tree.map(lambda a: stacked_rows(a, rows, size=block.samples, capacity=1)[0], block.arrays)  # noqa: B023
+            )
+
+    def _stack(self, block: Block) -> Any:
+        """Return a block's data with axes (step, sample, …), the step axis as long in every block of one kind."""
+        if block.arrays is None:
+            if block.count == 1:
+                return jax.tree.map(lambda leaf: owned(leaf)[None], block.batches[0])
+            return jax.tree.map(lambda *leaves: owned(np.stack(leaves)), *block.batches)
+        size, rows = block.samples, block.rows
+        sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), block.arrays)
+        capacity = self.most_steps(sample)
+        if self._resident:
+            padded = np.zeros(capacity * size, np.int32)
+            padded[: len(rows)] = rows  # type: ignore[arg-type]
+            return _gather_on_device(self._device_arrays(block.arrays), padded.reshape(capacity, size))
+        return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)  # type: ignore[arg-type]
+
+    def _device_arrays(self, arrays: Any) -> Any:
+        """Return the arrays on the device: sent once for each fit, since a user may change them between two."""
+        host, device = self._on_device
+        if host is not arrays:
+            device = jax.tree.map(jnp.asarray, arrays)
+            self._on_device = (arrays, device)
+        return device
+
+
+@jax.jit
+def _gather_on_device(arrays: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), arrays)
+
+
+def _cast(step: Callable[..., Any], state: Any, batch: Any) -> Any:
+    """Run a step; its state comes back in the dtypes it had, so that a loop can carry it."""
+    logs, new = step(tuple(state), batch)
+    return logs, jax.tree.map(lambda old, value: lax.convert_element_type(value, old.dtype), tuple(state), tuple(new))
+
+
+def _loss(logs: Any) -> Any:
+    if isinstance(logs, dict):
+        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
+    return logs
+
+
+def _spec(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+
+
+def _contains_convolution(jaxpr: Any) -> bool:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner) and _contains_convolution(getattr(inner, "jaxpr", inner)):
+                return True
+    return False
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+def _is_deleted(array: Any) -> bool:
+    return isinstance(array, jax.Array) and array.is_deleted()
+
+
+def host_number(value: Any) -> Any:
+    """Return a scalar as a Python float and anything else as a NumPy array."""
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
+
+
+def _facts() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "backend": "jax",
+        "keras": keras.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "threads": os.cpu_count(),
+        "precision": keras.config.floatx(),
+    }
+
+
+def _unshared_references() -> int:
+    """Return the reference count that `_own` sees of an array only a variable and the engine hold."""
+
+    class Holder:
+        _value = object()
+
+    holder = Holder()
+    made = {0: holder._value}
+    array = _keras.value(holder)
+    assert made[0] is array
+    count = sys.getrefcount(array)
+    # The class attribute stands for the variable's own reference.
+    return count
+
+
+_UNSHARED = _unshared_references()

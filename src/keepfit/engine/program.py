@@ -1,0 +1,92 @@
+"""What a compiled program depends on besides the shapes of its arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keepfit import _keras
+
+_PLAIN = (int, float, str, bool, type(None), tuple)
+
+
+class ProgramKey:
+    """Identity of what a traced step closes over.
+
+    Two keys are equal while the same objects are there with the same plain
+    settings; the key holds the objects, so that no id is used twice.
+    """
+
+    __slots__ = ("_hash", "_objects", "_plain")
+
+    def __init__(self, objects: tuple[Any, ...], plain: tuple[Any, ...]) -> None:
+        self._objects = objects
+        self._plain = plain
+        self._hash = hash((tuple(map(id, objects)), plain))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, ProgramKey) or self._hash != other._hash or len(self._objects) != len(other._objects):
+            return False
+        same = all(mine is theirs for mine, theirs in zip(self._objects, other._objects, strict=True))
+        return same and self._plain == other._plain
+
+
+def program_key(model: Any) -> ProgramKey:
+    """Return what the model's step functions depend on, as it is now.
+
+    Compiling the model again, another optimizer, schedule, set of trainable
+    variables or of metrics, or a changed plain setting of a layer or optimizer
+    (``dropout.rate``, ``optimizer.clipnorm``) gives another key. A number given
+    to ``optimizer.learning_rate`` does not: it is a variable.
+    """
+    optimizer = model.optimizer
+    objects: list[Any] = [_keras.compile_marker(model), optimizer, *model.trainable_variables, *model.metrics_variables]
+    plain: list[Any] = [bool(model.run_eagerly), bool(model.jit_compile), keras.config.floatx()]
+    for part in _optimizers(optimizer):
+        objects.append(_keras.rate_holder(part))
+        objects.extend(part.variables)
+        plain.extend(_plain_settings(part))
+    for layer in _keras.all_layers(model):
+        plain.extend(_plain_settings(layer))
+    return ProgramKey(tuple(objects), tuple(plain))
+
+
+def _optimizers(optimizer: Any) -> Iterator[Any]:
+    if optimizer is None:
+        return
+    yield optimizer
+    inner = getattr(optimizer, "inner_optimizer", None)
+    yield from _optimizers(inner)
+    for member in getattr(optimizer, "optimizers", ()) or ():
+        yield from _optimizers(member)
+
+
+def _plain_settings(part: Any) -> Iterator[Any]:
+    attributes = vars(part)
+    for name in _constructor_names(type(part)):
+        value = attributes.get(name)
+        if isinstance(value, _PLAIN):
+            try:
+                hash(value)
+            except TypeError:
+                continue
+            yield value
+
+
+@functools.lru_cache(maxsize=4096)
+def _constructor_names(kind: type) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for base in kind.__mro__:
+        initialiser = vars(base).get("__init__")
+        if initialiser is not None and base is not object:
+            names.update(dict.fromkeys(inspect.signature(initialiser).parameters))
+    return tuple(name for name in names if name not in ("self", "args", "kwargs", "name"))

@@ -1,0 +1,122 @@
+"""Every deliberate exception of keepfit.
+
+::
+
+    KeepfitError
+    ├── InvalidArgument (ValueError)      an argument that fit, Run or attach cannot take
+    │   └── InvalidData (ValueError)      data that cannot be trained on
+    ├── NotCompiled (ValueError)          the model was not compiled
+    ├── CannotAttach (TypeError)          the model has a fit of its own, or is in use by another run
+    ├── RunClosed (RuntimeError)          the run was closed; its model's fit has gone back or moved on
+    ├── RecipeChanged (ValueError)        fit k was recorded with another recipe
+    ├── StateNotKept (LookupError)        a state that retention has thinned out, or that never was
+    ├── RunFolderError (OSError)
+    │   ├── NotARun                       a folder that holds something else
+    │   ├── FormatTooNew                  written by a newer keepfit
+    │   ├── OtherModel                    written by a model with other variables
+    │   ├── RunLocked                     another live process writes here
+    │   ├── RunReadOnly                   the folder cannot be written
+    │   ├── StoreFull                     no space left while writing
+    │   └── StoreFailed                   another error of the file system while writing
+    ├── DamagedObject (OSError)           stored bytes do not match their hash
+    └── EngineError (RuntimeError)        a backend could not do what was asked
+
+    KeepfitWarning (UserWarning)          said once, and recorded in the journal
+
+Each class is also the builtin it specialises and carries its facts as
+attributes. A message says what happened, what was expected, what was received,
+what to do, and whether anything was changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KeepfitError(Exception):
+    """Base of every deliberate exception; keyword facts become attributes."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+
+class InvalidArgument(KeepfitError, ValueError):
+    """An argument that cannot be taken; nothing was changed."""
+
+
+class InvalidData(InvalidArgument):
+    """Data that cannot be trained on; nothing was changed."""
+
+
+class NotCompiled(KeepfitError, ValueError):
+    """The model has no loss and optimizer yet; nothing was changed."""
+
+
+class CannotAttach(KeepfitError, TypeError):
+    """The model cannot be attached, or another live run has its variables."""
+
+
+class RunClosed(KeepfitError, RuntimeError):
+    """The run was closed; nothing was changed."""
+
+
+class RecipeChanged(KeepfitError, ValueError):
+    """A fit was recorded with another recipe; nothing was changed.
+
+    Attributes:
+        fit: Number of the fit.
+        differences: Name of each difference -> (recorded, now).
+    """
+
+    fit: int
+    differences: dict[str, tuple[Any, Any]]
+
+
+class StateNotKept(KeepfitError, LookupError):
+    """The state asked for is not stored (any more); nothing was changed."""
+
+
+class RunFolderError(KeepfitError, OSError):
+    """Something about the folder of a run; nothing was changed."""
+
+
+class NotARun(RunFolderError):
+    """The folder exists and holds something other than a run."""
+
+
+class FormatTooNew(RunFolderError):
+    """The run was written by a newer keepfit."""
+
+
+class OtherModel(RunFolderError):
+    """The run was written by a model with other variables."""
+
+
+class RunLocked(RunFolderError):
+    """Another live process writes to this run."""
+
+
+class RunReadOnly(RunFolderError):
+    """The folder cannot be written."""
+
+
+class StoreFull(RunFolderError):
+    """No space was left while writing; the training state is whole in memory."""
+
+
+class StoreFailed(RunFolderError):
+    """The file system refused a write; the training state is whole in memory."""
+
+
+class DamagedObject(KeepfitError, OSError):
+    """Stored bytes do not match their hash."""
+
+
+class EngineError(KeepfitError, RuntimeError):
+    """A backend could not do what was asked; the model holds the last finished step."""
+
+
+class KeepfitWarning(UserWarning):
+    """Something a user should know; what was done is in the message and in the journal."""

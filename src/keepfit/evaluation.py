@@ -1,0 +1,119 @@
+"""Evaluating and predicting with an engine; the training metrics stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras
+from keepfit.engine.base import Block, Engine
+from keepfit.feed import Feed
+from keepfit.pace import Pace
+
+
+@contextmanager
+def metrics_aside(engine: Engine) -> Iterator[None]:
+    """Put the metrics back as they were, whatever happens inside."""
+    metrics = engine.variables.metrics
+    values = [_keras.value(variable) for variable in metrics]
+    try:
+        yield
+    finally:
+        for variable, value in zip(metrics, values, strict=True):
+            _keras.set_value(variable, value)
+
+
+def evaluate(
+    model: Any,
+    engine: Engine,
+    feed: Feed,
+    *,
+    callbacks: Any,
+    batch_hooks: bool,
+    poll: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run the test step over one pass and return its logs.
+
+    Args:
+        model: The model, which the engine runs.
+        engine: Prepared for the feed's batches.
+        feed: What to evaluate on.
+        callbacks: A ``keras.callbacks.CallbackList``; its test hooks are called.
+        batch_hooks: Whether any of them looks at batches.
+        poll: Called between dispatches; may raise.
+    """
+    model.stop_evaluating = False
+    callbacks.on_test_begin()
+    logs: dict[str, Any] = {}
+    with metrics_aside(engine):
+        model.reset_metrics()
+        outcome = None
+        for step, block in blocks(feed, steps=model.steps_per_execution if batch_hooks else None):
+            if batch_hooks:
+                callbacks.on_test_batch_begin(step)
+            outcome = engine.test(block)
+            if batch_hooks:
+                callbacks.on_test_batch_end(step + block.count - 1, outcome.logs())
+            poll()
+            if model.stop_evaluating:
+                break
+        if outcome is not None:
+            logs = epoch_logs(model, outcome.logs())
+    callbacks.on_test_end(logs)
+    return logs
+
+
+def predict(
+    model: Any, engine: Engine, feed: Feed, *, callbacks: Any, batch_hooks: bool, poll: Callable[[], None]
+) -> Any:
+    """Return the model's outputs for one pass, as NumPy arrays with all samples on the first axis."""
+    model.stop_predicting = False
+    callbacks.on_predict_begin()
+    outputs: list[Any] = []
+    for step, block in blocks(feed, steps=model.steps_per_execution if batch_hooks else None):
+        if batch_hooks:
+            callbacks.on_predict_batch_begin(step)
+        given = engine.predict(block)
+        outputs += given
+        if batch_hooks:
+            together = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *given)
+            callbacks.on_predict_batch_end(step + block.count - 1, {"outputs": together})
+        poll()
+        if model.stop_predicting:
+            break
+    callbacks.on_predict_end()
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def blocks(feed: Feed, *, steps: int | None) -> Iterator[tuple[int, Block]]:
+    """Yield one epoch's blocks, each with the number of batches before it.
+
+    Args:
+        feed: Where they come from.
+        steps: Most batches in a block; None lets their speed decide.
+    """
+    pace = Pace()
+    done = 0
+    feed.begin_epoch()
+    try:
+        while (block := feed.next_block(steps or pace.steps)) is not None:
+            yield done, block
+            done += block.count
+    finally:
+        feed.end_epoch()
+
+
+def epoch_logs(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
+    """Return what Keras would log for a pass whose last step gave ``logs``, numbers as Python floats."""
+    if _keras.has_standard_logs(model):
+        return dict(logs)
+    return {name: _plain(value) for name, value in _keras.result_logs(model, logs).items()}
+
+
+def _plain(value: Any) -> Any:
+    array = np.asarray(value)
+    return float(array) if array.size == 1 and array.dtype.kind in "fiub" else value

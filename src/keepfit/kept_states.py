@@ -1,0 +1,127 @@
+"""Going back to kept states, and forking a run off from one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keepfit import live
+from keepfit.errors import InvalidArgument, NotARun, StateNotKept
+from keepfit.journal import CheckpointRecord
+from keepfit.recorder import DiskRecorder
+from keepfit.snapshot import parted
+
+if TYPE_CHECKING:
+    from keepfit.run import Run
+
+_MORE_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "score", "cosine", "coefficient")
+
+
+def load(run: Run, fit: int | None, *, best: str | None) -> int:
+    """Put a kept state into the model; see `Run.load`."""
+    if fit is not None and best is not None:
+        raise InvalidArgument("load() takes fit= or best=, not both. Nothing was changed.", argument="best")
+    checkpoint = _best(run, best) if best is not None else _end(run, run.place.fits if fit is None else fit)
+    result, _ = parted(*run.recorder.load(checkpoint))
+    run.restore(result)
+    run.recorder.pin(checkpoint.id)
+    run.recorder.event("notice", f"The result of fit {checkpoint.fit} was loaded.", fit=checkpoint.fit)
+    run.place.missing = None
+    return checkpoint.fit
+
+
+def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
+    """Begin or open a fork; see `Run.fork`."""
+    from keepfit.run import Run
+
+    if run.directory is None:
+        raise InvalidArgument(
+            "Only a run with a folder can be forked. Nothing was changed. Give the run a directory.", argument="directory"
+        )
+    number = run.place.fits if at is None else at
+    if number < 0 or number > run.place.fits:
+        raise InvalidArgument(
+            f"fork() at fit {number}: expected a fit that is finished as of here, 0 to {run.place.fits}. Nothing was changed.",
+            argument="at",
+        )
+    lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
+    if not directory.exists() or not any(directory.iterdir()):
+        _make_fork(run, directory, number, lineage)
+    settings = {"on_change": run.on_change, "plan": run.plan, **run.recorder_settings}
+    taken = model is None
+    attached = taken and live.attached_run(run.model) is run
+    target = run.model if taken else model
+    if taken:
+        run.close()
+        run.closed = f"its model went to the fork {directory}"
+    forked = Run(target, directory, **settings)
+    found = forked.recorder.meta.get("lineage") or {}
+    if found.get("at") != number or found.get("run") != lineage["run"]:
+        forked.close()
+        raise NotARun(
+            f"{directory} is a run, but not the fork of {run.directory} after fit {number}. Nothing was changed. "
+            "Choose another folder."
+        )
+    if attached:
+        live.bind(forked)
+    return forked
+
+
+def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) -> None:
+    """Write what the fork shares with its parent: the fits before it and the state it begins with."""
+    run.recorder.flush()
+    checkpoint = _end(run, number)
+    tensors, state = run.recorder.load(checkpoint)
+    start = run.recorder.newest(kinds=("start",))
+    recorder = DiskRecorder.open(directory)
+    try:
+        for key in ("model", "seed"):
+            recorder.set_meta(key, run.recorder.meta.get(key))
+        if start is not None and start.id != checkpoint.id:
+            start_tensors, start_state = run.recorder.load(start)
+            recorder.checkpoint(
+                kind="start", fit=0, position=start.position, tensors=start_tensors, state=start_state, wait=True
+            )
+        for record in (run.recorder.fits[k] for k in sorted(run.recorder.fits) if k <= number):
+            recorder.put_fit(record)
+            for epoch in run.recorder.epochs.of(record.number):
+                recorder.put_epoch(epoch)
+        recorder.set_meta("forked_at", number)
+        recorder.set_meta("lineage", lineage)
+        recorder.event("forked", f"Forked from {run.directory} after fit {number}.", fit=number)
+        recorder.checkpoint(
+            kind=checkpoint.kind,
+            fit=checkpoint.fit,
+            position=checkpoint.position,
+            tensors=tensors,
+            state=state,
+            good=checkpoint.good,
+            wait=True,
+        )
+        newest = recorder.newest()
+        if newest is not None:
+            recorder.pin(newest.id)
+    finally:
+        recorder.close()
+
+
+def _end(run: Run, fit: int) -> CheckpointRecord:
+    run.recorder.flush()
+    found = run.recorder.end_of(fit) if fit else run.recorder.newest(kinds=("start",))
+    if found is None or fit > run.place.fits:
+        raise StateNotKept(f"The result of fit {fit} is not kept. Nothing was changed. {run.kept()}", fit=fit)
+    return found
+
+
+def _best(run: Run, metric: str) -> CheckpointRecord:
+    run.recorder.flush()
+    better = max if any(part in metric for part in _MORE_IS_BETTER) else min
+    found = {}
+    for checkpoint in run.recorder.checkpoints:
+        value = run.recorder.epochs.last_logs(checkpoint.fit).get(metric) if checkpoint.kind == "end" else None
+        if value is not None and math.isfinite(value) and checkpoint.fit <= run.place.fits:
+            found[checkpoint.fit] = (value, checkpoint)
+    if not found:
+        raise StateNotKept(f"No kept fit has a finite {metric!r}. Nothing was changed. {run.kept()}", metric=metric)
+    return found[better(found, key=lambda fit: found[fit][0])][1]

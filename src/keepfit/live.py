@@ -1,0 +1,87 @@
+"""The runs that are open in this process."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keepfit.errors import CannotAttach
+
+if TYPE_CHECKING:
+    from keepfit.run import Run
+
+_RUNS: weakref.WeakSet[Run] = weakref.WeakSet()
+
+ATTACHED = ("fit", "evaluate", "predict", "train_on_batch")
+_GUARDED = ("save", "get_weights", "save_weights")
+
+
+def check_free(run: Run) -> None:
+    """Make way for a run that is about to open: the folder's earlier one is closed, a shared model is refused.
+
+    Raises:
+        CannotAttach: Another live run, of another folder, has the model's variables.
+    """
+    mine = {id(variable) for variable in run.model.variables} | {id(run.model)}
+    for other in list(_RUNS):
+        if other.closed is not None:
+            continue
+        if run.directory is not None and other.directory is not None and _same(run.directory, other.directory):
+            other.closed = f"{run.directory} was opened again in this process"
+            other.recorder.close()
+            _RUNS.discard(other)
+        elif mine & ({id(variable) for variable in other.model.variables} | {id(other.model)}):
+            raise CannotAttach(
+                f"{other!r} is live and has variables of this model. Nothing was changed. "
+                "Close it first with run.close(), or give the new run a model of its own.",
+                run=other,
+            )
+
+
+def register(run: Run) -> None:
+    """Note an open run."""
+    _RUNS.add(run)
+
+
+def release(run: Run) -> None:
+    """Forget a run and give its model its own methods back."""
+    _RUNS.discard(run)
+    attributes = vars(run.model)
+    if attributes.get("run") is run:
+        for name in ("run", *ATTACHED, *_GUARDED):
+            attributes.pop(name, None)
+
+
+def attached_run(model: Any) -> Run | None:
+    """Return the live run that a model was attached to, if any."""
+    run = vars(model).get("run")
+    return run if run in _RUNS and run.closed is None else None
+
+
+def bind(run: Run) -> None:
+    """Let the model's methods go through a run."""
+    attributes = vars(run.model)
+    attributes["run"] = run
+    for name in ATTACHED:
+        attributes[name] = getattr(run, name)
+    for name in _GUARDED:
+        attributes[name] = _guarded(run, name)
+
+
+def _guarded(run: Run, name: str) -> Any:
+    """Return a method of the model that first asks whether the model holds the state the script is at."""
+    own = getattr(type(run.model), name)
+
+    def method(*args: Any, **arguments: Any) -> Any:
+        if run.place.missing is not None:
+            run.check_state(name)
+        return own(run.model, *args, **arguments)
+
+    method.__name__ = name
+    method.__doc__ = own.__doc__
+    return method
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()

@@ -1,0 +1,404 @@
+"""The one loop, for all backends."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from keepfit import _keras, randomness
+from keepfit.callbacks import CallbackMemory, Progress, has_test_batch_hooks, has_train_batch_hooks
+from keepfit.clock import Position
+from keepfit.engine.base import Engine, Outcome
+from keepfit.errors import KeepfitWarning, RunFolderError
+from keepfit.evaluation import epoch_logs, evaluate
+from keepfit.feed import Feed
+from keepfit.interrupts import Interrupts
+from keepfit.journal import EpochRecord, FitRecord
+from keepfit.pace import Pace
+from keepfit.recorder import Recorder
+from keepfit.snapshot import Snapshot, joined, source_state
+
+
+@dataclass
+class FitProgress:
+    """How far one fit has come.
+
+    Args:
+        epochs: Epochs of the fit that are finished.
+        steps: Steps of the current epoch that are finished.
+        begun: Whether ``on_epoch_begin`` was called for the current epoch.
+        trained: Whether the current epoch has had all its steps, so that validation comes next.
+        logs: Of the current epoch's last step.
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    begun: bool = False
+    trained: bool = False
+    logs: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the progress as plain data."""
+        return {**asdict(self), "logs": numbers(self.logs)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FitProgress:
+        """Return the progress that `to_json` gave."""
+        return cls(**data)
+
+
+@dataclass
+class Validation:
+    """What a fit validates on, and how often.
+
+    Args:
+        feed: The data.
+        frequency: Every so many epochs, or a list of epoch numbers counted from 1, as in Keras.
+    """
+
+    feed: Feed
+    frequency: Any = 1
+
+
+class _LeaveError(Exception):
+    """A signal was noted; never seen outside the loop."""
+
+
+class FitLoop:
+    """Train one fit to its end, from wherever it stands.
+
+    Args:
+        model: The compiled, built model.
+        engine: Prepared for it.
+        recorder: What remembers the run.
+        record: The fit; its first epoch, step and sample are where the run stood before it.
+        feed: Training data.
+        validation: Validation data, if any.
+        callbacks: A ``keras.callbacks.CallbackList`` with a History.
+        memory: The memory of its callbacks.
+        progress: What a person sees.
+        position: Where the run stands.
+        done: How far the fit has come.
+        first_label: The number that callbacks see for its first epoch.
+        pace: How many steps to dispatch at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        engine: Engine,
+        recorder: Recorder,
+        record: FitRecord,
+        feed: Feed,
+        validation: Validation | None,
+        callbacks: Any,
+        memory: CallbackMemory,
+        progress: Progress,
+        position: Position,
+        done: FitProgress,
+        first_label: int,
+        pace: Pace,
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.recorder = recorder
+        self.record = record
+        self.feed = feed
+        self.validation = validation
+        self.callbacks = callbacks
+        self.memory = memory
+        self.progress = progress
+        self.position = position
+        self.done = done
+        self.first_label = first_label
+        self.pace = pace
+        self.good = True
+        self._interrupts = Interrupts()
+        self._train_hooks = has_train_batch_hooks(callbacks.callbacks)
+        self._test_hooks = has_test_batch_hooks(callbacks.callbacks)
+        self._before_validation: Snapshot | None = None
+        self._latest: Outcome | None = None
+        self._said_nonfinite = False
+        self.last_logs: dict[str, Any] = {}
+        self.interrupted: Snapshot | None = None
+
+    def run(self, begin: Callable[[], None]) -> tuple[Snapshot, Snapshot]:
+        """Train what is left of the fit.
+
+        Args:
+            begin: Called after ``on_train_begin``; gives callbacks their memory back.
+
+        Returns:
+            The two ends of the fit: the result and the resume point.
+        """
+        with self._interrupts:
+            try:
+                self.callbacks.on_train_begin()
+                begin()
+                while self.done.epochs < self.record.epochs_planned and not self.model.stop_training:
+                    self._epoch()
+                    if self.feed.is_dry:
+                        break
+                return self._end()
+            except _LeaveError:
+                self._keep_interrupted("interrupted by a signal")
+                self._interrupts.leave()
+                raise KeyboardInterrupt from None
+            except BaseException as error:
+                self._keep_interrupted(f"interrupted by {type(error).__name__}")
+                error.add_note(self._place())
+                raise
+
+    def snapshot(self) -> Snapshot:
+        """Return everything that decides the future, as it is between two dispatches."""
+        self._note_logs()
+        memories, tensors = self.memory.take()
+        from_source, source_tensors = source_state(self.feed.source, taken=self.feed.held)
+        state = {
+            "position": self.position.to_json(),
+            "progress": self.done.to_json(),
+            "cursor": self.feed.cursor.to_json(),
+            "source": from_source,
+            "callbacks": memories,
+            "randomness": randomness.take(),
+            "plan": self.record.plan,
+            "stop_training": bool(self.model.stop_training),
+        }
+        return Snapshot({**self.engine.variables.values(), **tensors, **source_tensors}, state)
+
+    # One epoch
+
+    def _epoch(self) -> None:
+        started = time.perf_counter()
+        label = self.first_label + self.done.epochs
+        self._poll()
+        if self.done.begun:
+            # A resumed epoch: its beginning has happened already, and schedules must not act twice.
+            if not self.done.trained:
+                self.feed.resume_epoch(self.done.steps)
+        else:
+            self.model.reset_metrics()
+            self.callbacks.on_epoch_begin(label)
+            self.done = replace(self.done, begun=True, steps=0, trained=False, logs={})
+            self.feed.begin_epoch()
+            self.good = True
+        self.progress.epoch_begin(label)
+        if not self.done.trained:
+            self._steps()
+            self.feed.end_epoch()
+            self.done = replace(self.done, trained=True)
+        logs = {**self.done.logs, **self._validate(label)}
+        self.callbacks.on_epoch_end(label, logs)
+        self._finish_epoch(label, logs, time.perf_counter() - started)
+
+    def _steps(self) -> None:
+        behind: Outcome | None = None
+        clock = time.perf_counter()
+        try:
+            while not self.model.stop_training:
+                outcome = self._dispatch()
+                if outcome is None:
+                    break
+                if behind is not None:
+                    clock = self._settle(behind, clock)
+                behind = self._latest = outcome
+                if self.recorder.due():
+                    self._checkpoint_inside()
+                self._poll()
+        finally:
+            # An epoch that was cut short still leaves every step that was dispatched.
+            if behind is not None:
+                self._settle(behind, clock)
+        self._note_logs()
+
+    def _note_logs(self) -> None:
+        """Note the logs of the last step, which a resumed epoch cannot compute again."""
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            self.done.logs = epoch_logs(self.model, latest.logs())
+
+    def _dispatch(self) -> Outcome | None:
+        """Train a few steps, with what callbacks want to see of them."""
+        step = self.done.steps
+        hooked = self._train_hooks
+        block = self.feed.next_block(self.model.steps_per_execution if hooked else self.pace.steps)
+        if block is None:
+            return None
+        try:
+            if hooked:
+                self.callbacks.on_train_batch_begin(step)
+            outcome = self.engine.train(block)
+        except BaseException:
+            self.feed.put_back(block)
+            raise
+        self.position = replace(
+            self.position,
+            step=self.position.step + block.count,
+            samples=self.position.samples + block.count * block.samples,
+        )
+        self.done = replace(self.done, steps=step + block.count)
+        if hooked:
+            self.callbacks.on_train_batch_end(step + block.count - 1, outcome.logs())
+        return outcome
+
+    def _settle(self, outcome: Outcome, since: float) -> float:
+        """Wait for a dispatch, look at its loss, learn its pace; return the time."""
+        outcome.wait()
+        now = time.perf_counter()
+        self.pace.note(outcome.count, now - since)
+        self.progress.update(self.done.steps, outcome.logs)
+        if not self._said_nonfinite:
+            self._look_for_nonfinite(outcome)
+        return now
+
+    def _look_for_nonfinite(self, outcome: Outcome) -> None:
+        bad = outcome.first_nonfinite()
+        if bad is None:
+            return
+        self.good = False
+        self._said_nonfinite = True
+        # The outcome may be one dispatch behind; its own steps are the ones before those dispatched since.
+        epoch = self.first_label + self.done.epochs + 1
+        message = (
+            f"The loss became NaN or infinite in fit {self.record.number}, epoch {epoch}, about step "
+            f"{self.done.steps - outcome.count + bad + 1}. The last good checkpoint is kept; "
+            "run.load() brings back a kept state."
+        )
+        self.recorder.event("nonfinite", message, fit=self.record.number, epoch=epoch, step=self.position.step)
+        self.progress.say(message)
+        warnings.warn(message, KeepfitWarning, stacklevel=2)
+
+    def _validate(self, label: int) -> dict[str, Any]:
+        if self.validation is None or not _keras.should_validate(self.model, label, self.validation.frequency):
+            return {}
+        # An interruption within validation leaves the state from before it, so that a resume validates anew.
+        self._before_validation = self.snapshot()
+        self.progress.validation()
+        logs = evaluate(
+            self.model,
+            self.engine,
+            self.validation.feed,
+            callbacks=self.callbacks,
+            batch_hooks=self._test_hooks,
+            poll=self._poll,
+        )
+        self._before_validation = None
+        return {f"val_{name}": value for name, value in logs.items()}
+
+    def _finish_epoch(self, label: int, logs: dict[str, Any], seconds: float) -> None:
+        self.position = replace(self.position, epoch=self.position.epoch + 1)
+        recorded = numbers(self.memory.last_history_logs(self.callbacks) or logs)
+        if any(value != value or value in (float("inf"), float("-inf")) for value in recorded.values()):
+            self.good = False
+        self.recorder.put_epoch(
+            EpochRecord(
+                fit=self.record.number,
+                epoch=self.position.epoch - 1,
+                label=label,
+                logs=recorded,
+                learning_rate=current_rate(self.model),
+                steps=self.done.steps,
+                step=self.position.step,
+                samples=self.position.samples,
+                seconds=seconds,
+                ended=time.time(),
+            )
+        )
+        self.done = FitProgress(epochs=self.done.epochs + 1)
+        self.record = replace(self.record, epochs_done=self.done.epochs)
+        self.progress.epoch_end(label, recorded, seconds)
+        self.last_logs = logs
+        if self.recorder.due():
+            self._checkpoint_inside()
+
+    # The end
+
+    def _end(self) -> tuple[Snapshot, Snapshot]:
+        """Do what Keras does at the end of fit, and keep the state on both sides of it."""
+        resume = self.snapshot()
+        if self.record.epochs_planned > 0:
+            _keras.finalize_weights(self.model)
+        self.callbacks.on_train_end(self.last_logs)
+        stopped = bool(self.model.stop_training)
+        self.position = replace(self.position, fit=self.record.number)
+        consumed = getattr(self.feed.source, "consumed", None)
+        if consumed is not None:
+            self.record = replace(self.record, detail={**self.record.detail, "consumed": consumed})
+        result = self.snapshot()
+        self.record = replace(
+            self.record, status="stopped" if stopped else "finished", stop_training=stopped, ended=time.time()
+        )
+        self.recorder.put_fit(self.record)
+        whole = joined(result, resume)
+        self.recorder.checkpoint(
+            kind="end",
+            fit=self.record.number,
+            position=self.position,
+            tensors=whole.tensors,
+            state=whole.state,
+            good=self.good,
+        )
+        self.progress.end(self.memory.last_history_logs(self.callbacks) or {})
+        return result, resume
+
+    def _checkpoint_inside(self, *, wait: bool = False, snapshot: Snapshot | None = None) -> None:
+        snapshot = snapshot or self.snapshot()
+        self.recorder.put_fit(self.record)
+        self.recorder.checkpoint(
+            kind="inside",
+            fit=self.record.number,
+            position=Position(**snapshot.state["position"]),
+            tensors=snapshot.tensors,
+            state=snapshot.state,
+            good=self.good,
+            wait=wait,
+            now=True,
+        )
+
+    def _keep_interrupted(self, reason: str) -> None:
+        """Keep the last finished step, whatever went wrong; never hide what did."""
+        self.progress.abort()
+        message = f"Fit {self.record.number} was {reason}, {self._place()}."
+        self.recorder.event(
+            "interrupted", message, fit=self.record.number, epoch=self.position.epoch, step=self.position.step
+        )
+        self.interrupted = self._before_validation or self.snapshot()
+        try:
+            self._checkpoint_inside(wait=True, snapshot=self.interrupted)
+        except RunFolderError as error:
+            warnings.warn(f"The interrupted fit could not be written: {error}", KeepfitWarning, stacklevel=2)
+
+    def _poll(self) -> None:
+        self.recorder.check()
+        if self._interrupts.noted:
+            raise _LeaveError
+
+    def _place(self) -> str:
+        epoch = self.first_label + self.done.epochs + 1
+        return f"in fit {self.record.number}, epoch {epoch}, step {self.done.steps}"
+
+
+def current_rate(model: Any) -> float | None:
+    """Return the rate an optimizer would use now, None where it has none of its own."""
+    rate = getattr(model.optimizer, "learning_rate", None)
+    if rate is None:
+        return None
+    try:
+        return float(rate)
+    except (TypeError, ValueError):
+        return None
+
+
+def numbers(logs: dict[str, Any]) -> dict[str, float]:
+    """Return the logs that are single numbers, as Python floats."""
+    single = {}
+    for name, value in logs.items():
+        try:
+            single[name] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return single

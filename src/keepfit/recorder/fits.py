@@ -1,0 +1,79 @@
+"""Records of fits, the older ones packed to a few hundred bytes each."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+
+from keepfit.journal import FitRecord
+from keepfit.journal.rows import fit_from_text, fit_to_text
+
+RECENT = 8
+_DEFLATE_WINDOW = 32_768  # zlib looks back no further than this
+_ANOTHER_DICTIONARY = 600  # a packed record above this size becomes a dictionary of its own
+
+
+class FitTable(Mapping[int, FitRecord]):
+    """Fits of one branch by number, as a read-only dict.
+
+    The newest are held as they are. An older one is held as its JSON,
+    compressed against an earlier fit's: recipes of one run repeat, so a
+    thousand fits take a few hundred kilobytes, not several megabytes.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, None] = {}  # in order of insertion
+        self._recent: dict[int, FitRecord] = {}
+        self._packed: dict[int, tuple[int, bytes]] = {}
+        self._dictionaries: list[bytes] = []
+
+    def put(self, record: FitRecord) -> None:
+        """Insert a record, or replace the one with its number."""
+        self._numbers[record.number] = None
+        self._packed.pop(record.number, None)
+        self._recent[record.number] = record
+        if len(self._recent) > RECENT:
+            self._pack(min(self._recent))
+
+    def cut(self, after: int) -> list[FitRecord]:
+        """Take out the fits with a number above ``after`` and return them."""
+        gone = [self[number] for number in self._numbers if number > after]
+        for record in gone:
+            del self._numbers[record.number]
+            self._recent.pop(record.number, None)
+            self._packed.pop(record.number, None)
+        return gone
+
+    def __getitem__(self, number: int) -> FitRecord:
+        if number in self._recent:
+            return self._recent[number]
+        which, data = self._packed[number]
+        text = zlib.decompressobj(zdict=self._dictionaries[which])
+        return fit_from_text(text.decompress(data).decode())
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(tuple(self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __repr__(self) -> str:
+        return f"FitTable({dict(self)!r})"
+
+    def _pack(self, number: int) -> None:
+        text = fit_to_text(self._recent.pop(number)).encode()
+        if not self._dictionaries:
+            self._dictionaries.append(text[-_DEFLATE_WINDOW:])
+        data = _deflate(text, self._dictionaries[-1])
+        if len(data) > _ANOTHER_DICTIONARY:
+            self._dictionaries.append(text[-_DEFLATE_WINDOW:])
+            data = _deflate(text, self._dictionaries[-1])
+        self._packed[number] = (len(self._dictionaries) - 1, data)
+
+
+def _deflate(text: bytes, dictionary: bytes) -> bytes:
+    stream = zlib.compressobj(level=6, zdict=dictionary)
+    return stream.compress(text) + stream.flush()

@@ -1,0 +1,82 @@
+"""The arguments of one call of ``fit``, checked before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keepfit.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What one call of ``fit`` asks for; the arguments of ``keras.Model.fit`` with the same meaning.
+
+    Args:
+        name: Name of the fit, or None.
+        fresh: Callbacks (objects or classes) and ``"optimizer"``: what starts without memory.
+        on_change: ``"raise"`` or ``"branch"``.
+    """
+
+    x: Any = None
+    y: Any = None
+    batch_size: int | None = None
+    epochs: int = 1
+    verbose: Any = "auto"
+    callbacks: Any = None
+    validation_split: float = 0.0
+    validation_data: Any = None
+    shuffle: Any = True
+    class_weight: Any = None
+    sample_weight: Any = None
+    initial_epoch: int | None = None
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
+    validation_batch_size: int | None = None
+    validation_freq: Any = 1
+    name: str | None = None
+    fresh: Sequence[Any] = field(default_factory=tuple)
+    on_change: str = "raise"
+
+    def __post_init__(self) -> None:
+        _whole("epochs", self.epochs, least=0)
+        for name in ("batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), least=1)
+        if self.initial_epoch is not None:
+            _whole("initial_epoch", self.initial_epoch, least=0)
+        if self.verbose not in ("auto", 0, 1, 2):
+            raise _invalid("verbose", 'one of "auto", 0, 1, 2', self.verbose)
+        if self.on_change not in ("raise", "branch"):
+            raise _invalid("on_change", '"raise" or "branch"', self.on_change)
+        if self.name is not None and (not isinstance(self.name, str) or not self.name.strip()):
+            raise _invalid("name", "a text that is not empty, or None", self.name)
+        if not isinstance(self.validation_split, (int, float)) or not 0 <= self.validation_split < 1:
+            raise _invalid("validation_split", "a fraction in [0, 1)", self.validation_split)
+        if self.x is None:
+            raise _invalid("x", "training data", None)
+        for member in keras.tree.flatten(self.callbacks) if self.callbacks else ():
+            if not hasattr(member, "on_train_begin"):
+                raise _invalid("callbacks", "objects with the hooks of keras.callbacks.Callback", member)
+        if isinstance(self.fresh, str) or not isinstance(self.fresh, Sequence):
+            raise _invalid("fresh", 'a list of callbacks and "optimizer"', self.fresh)
+
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs this call asks for: as in Keras, ``initial_epoch`` counts as done."""
+        return max(0, self.epochs - (self.initial_epoch or 0))
+
+
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise _invalid(name, f"a whole number, {least} or more", value)
+
+
+def _invalid(name: str, expected: str, received: Any) -> InvalidArgument:
+    shown = repr(received)
+    return InvalidArgument(
+        f"fit cannot take {name}={shown[:80]}: expected {expected}. Nothing was changed.", argument=name, value=received
+    )

@@ -1,0 +1,486 @@
+"""Run: one training timeline of one model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras, live, randomness
+from keepfit.clock import Position
+from keepfit.ends import Ends
+from keepfit.engine import make_engine
+from keepfit.errors import InvalidArgument, KeepfitWarning, NotCompiled, OtherModel, RunClosed, StateNotKept
+from keepfit.fitting import FitCall, check_arguments
+from keepfit.loop import current_rate
+from keepfit.pace import Pace
+from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
+from keepfit.snapshot import Snapshot, parted
+from keepfit.state import variables_of
+from keepfit.timeline import OpenFit, Place
+
+if TYPE_CHECKING:
+    from keepfit.history import History
+
+
+class Run:
+    """One training timeline of one model, which outlives processes where it has a folder.
+
+    Call *k* of `fit` asks that fit *k* of the run reach its length: a fit that
+    is not in the journal is trained, one that is finished returns what was
+    recorded, one that was killed goes on.
+
+    Args:
+        model: A compiled Keras model; it may be unbuilt.
+        directory: Folder of the run, made if missing; None keeps the same promises within the process.
+        seed: Seed of the order of samples, 0 or more. None takes the recorded one, else that of
+            ``keras.utils.set_random_seed``, else a fresh one.
+        mode: ``"replay"``: calls of `fit` count from 1 in every process. ``"append"``: every process adds fits.
+        on_change: ``"raise"``, or ``"branch"`` off where a fit was recorded with another recipe.
+        plan: ``"fused"`` or ``"stepwise"`` pins how steps run; None lets the engine choose.
+        checkpoint_share: Largest share of training time that checkpoints may cost, or ``"each"`` for one per fit.
+        keep: How many ends of fits are kept, 2 or more.
+
+    Raises:
+        InvalidArgument: An argument has no meaning.
+        NotCompiled: The model was not compiled.
+        RunFolderError: The folder is something else, newer, locked, read-only, or of another model.
+        CannotAttach: Another live run has the model's variables.
+
+    Example:
+        >>> run = keepfit.Run(model, "runs/digits")  # doctest: +SKIP
+        >>> run.fit(x, y, epochs=5)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        directory: str | Path | None = None,
+        *,
+        seed: int | None = None,
+        mode: str = "replay",
+        on_change: str = "raise",
+        plan: str | None = None,
+        checkpoint_share: float | str = 0.02,
+        keep: int = 10,
+    ) -> None:
+        check_settings(
+            seed=seed, mode=mode, on_change=on_change, plan=plan, checkpoint_share=checkpoint_share, keep=keep
+        )
+        if not isinstance(model, keras.Model):
+            raise InvalidArgument(
+                f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
+            )
+        if not _keras.is_compiled(model):
+            raise NotCompiled(
+                "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before Run()."
+            )
+        _keras.probe(model)
+        self.model = model
+        self.directory = None if directory is None else Path(directory)
+        self.mode = mode
+        self.on_change = on_change
+        self.plan = plan
+        self.pace = Pace()
+        self.place = Place()
+        self.closed: str | None = None
+        self._said: set[str] = set()
+        self._ready = False
+        self._debts: dict[int, tuple[Any, int]] = {}
+        self.recorder_settings = {"checkpoint_share": checkpoint_share, "keep": keep}
+        live.check_free(self)
+        self.recorder: Recorder = (
+            MemoryRecorder(keep=keep)
+            if self.directory is None
+            else DiskRecorder.open(self.directory, keep=keep, share=checkpoint_share)  # type: ignore[arg-type]
+        )
+        try:
+            self.seed = self._settle_seed(seed)
+            self.engine = make_engine(model)
+            if _keras.is_built(model):
+                self._settle_start()
+        except BaseException:
+            self.recorder.close()
+            raise
+        live.register(self)
+
+    # The public verbs
+
+    def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, **arguments: Any) -> Any:
+        """Train, go on, or return what was recorded; the arguments of ``keras.Model.fit`` with the same meaning.
+
+        Args:
+            x: Training data.
+            y: Targets, where ``x`` does not give them.
+            batch_size: Samples in a batch.
+            epochs: Length of this fit.
+            arguments: The others of ``keras.Model.fit``, and ``name`` (a name for the fit), ``fresh``
+                (callbacks and ``"optimizer"`` that start without memory) and ``on_change``.
+
+        Returns:
+            The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.
+
+        Raises:
+            InvalidArgument: Before anything changes.
+            RecipeChanged: The fit was recorded with another recipe; nothing was changed.
+        """
+        self.check_open()
+        request = check_arguments({"x": x, "y": y, "batch_size": batch_size, "epochs": epochs, **arguments})
+        return FitCall(self, request).perform()
+
+    def evaluate(self, *args: Any, **arguments: Any) -> Any:
+        """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are."""
+        from keepfit.calls import evaluate
+
+        self.check_state("evaluate")
+        return evaluate(self, *args, **arguments)
+
+    def predict(self, *args: Any, **arguments: Any) -> Any:
+        """Predict as ``keras.Model.predict`` does."""
+        from keepfit.calls import predict
+
+        self.check_state("predict")
+        return predict(self, *args, **arguments)
+
+    def train_on_batch(self, *args: Any, **arguments: Any) -> Any:
+        """Train on one batch as ``keras.Model.train_on_batch`` does; durable with ``mode="append"`` only."""
+        from keepfit.calls import train_on_batch
+
+        self.check_state("train_on_batch")
+        return train_on_batch(self, *args, **arguments)
+
+    @property
+    def position(self) -> Position:
+        """Finished fits, epochs, steps and samples as of the script's place."""
+        return self.place.position
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The rate that the next step would use, None where the optimizer has none of its own."""
+        return current_rate(self.model)
+
+    @property
+    def history(self) -> History:
+        """All fits up to the script's place, read as one."""
+        from keepfit.history import History
+
+        fits = [record for number, record in self.recorder.fits.items() if number <= self._reached()]
+        epochs = [epoch for epoch in self.recorder.epochs if epoch.fit <= self._reached()]
+        return History(fits, epochs, self.recorder.events, closed=self.recorder.closed_fits)
+
+    def load(self, fit: int | None = None, *, best: str | None = None) -> int:
+        """Bring back a kept state: weights, optimizer, rate, metrics and random generators.
+
+        It counts as a start state set by hand: the next fit is a new phase.
+
+        Args:
+            fit: Number of the fit; None for the newest as of the script's place.
+            best: A logged metric; the kept fit whose last epoch has its best value.
+
+        Returns:
+            The number of the fit whose result the model now holds.
+
+        Raises:
+            StateNotKept: That state was thinned out, or never was.
+        """
+        from keepfit.kept_states import load
+
+        self.check_open()
+        return load(self, fit, best=best)
+
+    def fork(self, directory: str | Path, *, at: int | None = None, model: Any = None) -> Run:
+        """Begin a run of its own after fit ``at``, or open it if an earlier execution made it.
+
+        Args:
+            directory: Folder of the fork.
+            at: Number of the fit after which it goes its own way; None for the script's place.
+            model: The fork's model. None gives it this run's model and closes this run.
+
+        Returns:
+            The fork.
+
+        Raises:
+            StateNotKept: The result of fit ``at`` is not kept.
+        """
+        from keepfit.kept_states import fork
+
+        self.check_open()
+        return fork(self, Path(directory), at=at, model=model)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the history: metrics, learning rate, fits as bands, kills and resumes; needs matplotlib."""
+        return self.history.plot(path)
+
+    def close(self) -> None:
+        """Write what is left, let the folder go, and give the model its own ``fit`` back."""
+        live.release(self)
+        if self.closed is None:
+            self.closed = "it was closed"
+        self.recorder.close()
+
+    def is_the_same(self, directory: str | Path | None, settings: dict[str, Any]) -> bool:
+        """Return whether attaching to a folder with these settings would change nothing."""
+        mine = {"mode": self.mode, "on_change": self.on_change, "plan": self.plan, "seed": self.seed}
+        where = None if directory is None else Path(directory).resolve()
+        here = None if self.directory is None else self.directory.resolve()
+        return where == here and all(mine.get(name, value) == value for name, value in settings.items())
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.directory is None else str(self.directory)
+        return f"Run({where}: {self.place.fits} fits, {self.position.epoch} epochs, {self.position.step} steps)"
+
+    # What a call of fit needs
+
+    def ready(self, batch: Any) -> None:
+        """Build the model for a batch, and bring it to the start of the run once."""
+        self.engine.build(batch)
+        if not self._ready:
+            self._settle_start()
+
+    def ready_to_predict(self, batch: Any) -> None:
+        """Build the model for a batch without targets."""
+        if not _keras.is_built(self.model):
+            _keras.call_symbolically(self.model, batch)
+        if _keras.is_compiled(self.model) and getattr(self.engine, "variables", None) is None:
+            self.engine.variables = variables_of(self.model)
+        if not self._ready:
+            self._settle_start()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put variables and global generators as a snapshot has them."""
+        missing = self.engine.variables.assign(snapshot.variables())
+        if missing:
+            self.notice(
+                f"{len(missing)} variables have no value in the kept state and stay as they are, {missing[0]} among them."
+            )
+        if "randomness" in snapshot.state:
+            randomness.restore(snapshot.state["randomness"])
+
+    def stand_at(self, fit: int, *, must: bool = False) -> Snapshot | None:
+        """Bring the model to the recorded end of a fit.
+
+        Args:
+            fit: Its number; 0 for the start.
+            must: Raise where that state is not kept, instead of leaving the model as it is.
+
+        Returns:
+            The result that the model now holds, None where it is not kept.
+        """
+        checkpoint = self.recorder.end_of(fit) if fit else self.recorder.newest(kinds=("start",))
+        if checkpoint is None:
+            if must:
+                raise StateNotKept(f"The result of fit {fit} is not kept. Nothing was changed. {self.kept()}", fit=fit)
+            self._stand_without_state(fit)
+            return None
+        result, resume = parted(*self.recorder.load(checkpoint))
+        self.restore(result)
+        record = self.recorder.fits.get(fit)
+        values = self.engine.variables.values()
+        self.place = replace_place(
+            self.place,
+            fits=fit,
+            position=checkpoint.position,
+            # The arrays in the variables stand for the result's from now on, so that a change by hand shows.
+            ends=Ends(record, Snapshot({**result.tensors, **values}, result.state), relink(resume, result, values), values),
+            missing=None,
+        )
+        return result
+
+    def _stand_without_state(self, fit: int) -> None:
+        self.say_once(
+            "state not kept", f"The results of earlier fits were thinned out. {self.kept()} The model keeps the state it has."
+        )
+        record = self.recorder.fits[fit]
+        last = self.recorder.epochs.of(fit)
+        position = (
+            Position(fit, last[-1].epoch + 1, last[-1].step, last[-1].samples)
+            if last
+            else Position(fit, record.first_epoch, record.first_step, record.first_samples)
+        )
+        self.place = replace_place(self.place, fits=fit, position=position, missing=fit)
+
+    def close_interrupted(self, left: OpenFit) -> None:
+        """Close a fit that was interrupted in this process, as it stands."""
+        record = replace(left.record, status="closed")
+        self.recorder.put_fit(record)
+        snapshot = Snapshot({**left.snapshot.tensors, **self.engine.variables.values()}, left.snapshot.state)
+        position = replace(Position.from_json(left.snapshot.state["position"]), fit=record.number)
+        self.recorder.checkpoint(
+            kind="end", fit=record.number, position=position, tensors=snapshot.tensors, state=snapshot.state
+        )
+        message = f"Fit {record.number} was interrupted and is closed as it stands; this call begins fit {record.number + 1}."
+        self.recorder.event("closed", message, fit=record.number)
+        self.place.fits = record.number
+        self.place.position = position
+        self.place.open = None
+        self.place.ends = Ends(record, snapshot, snapshot, left.values)
+
+    def owe(self, data: Any, consumed: int) -> None:
+        """Note that replayed fits took ``consumed`` batches from a generator, which is still at its beginning."""
+        self._debts[id(data)] = (data, consumed)
+
+    def owed(self, data: Any) -> int:
+        """Return how many batches of a generator are behind the script's place."""
+        return self._debts.get(id(data), (None, 0))[1]
+
+    def notice(self, message: str, *, kind: str = "notice", fit: int | None = None, data: Any = None) -> None:
+        """Warn, and record it."""
+        self.recorder.event(kind, message, fit=fit, **({"facts": data} if data else {}))
+        warnings.warn(message, KeepfitWarning, stacklevel=4)
+
+    def say_once(self, key: str, message: str, *, kind: str = "notice") -> None:
+        """Warn about one thing once."""
+        if key not in self._said:
+            self._said.add(key)
+            self.notice(message, kind=kind)
+
+    # The start of the run
+
+    def _settle_seed(self, seed: int | None) -> int:
+        recorded = self.recorder.meta.get("seed")
+        asked = seed if seed is not None else randomness.keras_seed()
+        if recorded is None:
+            chosen = asked if asked is not None else randomness.fresh_seed()
+            self.recorder.set_meta("seed", chosen)
+            return chosen
+        if seed is not None and seed != recorded:
+            raise InvalidArgument(
+                f"The run in {self.directory} was begun with seed {recorded}, received seed={seed}. Nothing was changed. "
+                "Leave seed out, or choose another folder.",
+                argument="seed",
+                recorded=recorded,
+            )
+        if asked is not None and asked != recorded:
+            self.say_once("seed", f"keras.utils.set_random_seed({asked}) was called; the run keeps its recorded seed {recorded}.")
+        return int(recorded)
+
+    def _settle_start(self) -> None:
+        """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
+        variables = getattr(self.engine, "variables", None)
+        if variables is None:
+            variables = self.engine.variables = variables_of(self.model)
+        signature = variables.signature()
+        recorded = self.recorder.meta.get("model")
+        if recorded is not None:
+            _check_same_model(recorded, signature, self.directory)
+        else:
+            self.recorder.set_meta("model", signature)
+        self._ready = True
+        start = self.recorder.newest(kinds=("start",))
+        if start is None:
+            self._record_start()
+            return
+        newest = max((n for n, r in self.recorder.fits.items() if r.status != "open"), default=0)
+        self.place.fits = self.recorder.meta.get("forked_at", 0) if self.mode == "replay" else newest
+        before = {name: np.asarray(value) for name, value in variables.values().items() if name.startswith("model/")}
+        rate = {name: value for name, value in variables.values().items() if name.endswith("/learning_rate")}
+        self.stand_at(self.place.fits, must=True)
+        if self.mode == "replay":
+            # The rate is a setting of the script's; a changed one must show in the recipe.
+            variables.assign(rate, skip=lambda name: name not in rate)
+            if any(not np.array_equal(value, np.asarray(_keras.value(v)), equal_nan=True) for (name, v) in variables.items() if (value := before.get(name)) is not None):
+                self.say_once("start", f"The model now holds the state that {self.directory} began with, not the one it was made with.")
+
+    def _record_start(self) -> None:
+        values = self.engine.variables.values()
+        snapshot = Snapshot(values, {"randomness": randomness.take(), "position": Position().to_json()})
+        self.recorder.checkpoint(
+            kind="start", fit=0, position=Position(), tensors=snapshot.tensors, state=snapshot.state, wait=True
+        )
+        self.place.ends = Ends(None, snapshot, snapshot, values)
+
+    # Checks
+
+    def check_open(self) -> None:
+        """Raise `RunClosed` where the run is closed."""
+        if self.closed is not None:
+            raise RunClosed(f"This run is closed: {self.closed}. Nothing was changed. Open it again with keepfit.Run or keepfit.attach.")
+
+    def check_state(self, verb: str) -> None:
+        """Raise `StateNotKept` where the model does not hold the state the script is at."""
+        self.check_open()
+        if self.place.missing is not None:
+            raise StateNotKept(
+                f"{verb}() needs the result of fit {self.place.missing}, which was thinned out. Nothing was changed. "
+                f"{self.kept()} Name fits whose state a script reads (name=...), or raise keep=.",
+                fit=self.place.missing,
+            )
+
+    def kept(self) -> str:
+        """Say which results are kept."""
+        fits = sorted({c.fit for c in self.recorder.checkpoints if c.kind == "end"})
+        return f"Kept are the results of fits {', '.join(map(str, fits))}." if fits else "No result is kept."
+
+    def _reached(self) -> int:
+        return self.place.fits + (1 if self.place.open is not None else 0)
+
+
+def replace_place(place: Place, **changes: Any) -> Place:
+    """Change a place where it stands, since others hold it."""
+    for name, value in changes.items():
+        setattr(place, name, value)
+    return place
+
+
+def relink(resume: Snapshot, result: Snapshot, values: dict[str, Any]) -> Snapshot:
+    """Return a resume point that shares with the result what was stored once, now that variables hold it."""
+    tensors = {
+        name: values.get(name, value) if result.tensors.get(name) is value else value
+        for name, value in resume.tensors.items()
+    }
+    return Snapshot(tensors, resume.state)
+
+
+def check_settings(
+    *, seed: Any, mode: Any, on_change: Any, plan: Any, checkpoint_share: Any, keep: Any
+) -> None:
+    """Refuse settings that have no meaning.
+
+    Raises:
+        InvalidArgument: Names the setting, what it may be and what it was.
+    """
+    share_is_number = isinstance(checkpoint_share, (int, float)) and not isinstance(checkpoint_share, bool)
+    rules: Sequence[tuple[str, Any, bool, str]] = (
+        ("seed", seed, seed is None or (isinstance(seed, int) and seed >= 0), "a whole number, 0 or more, or None"),
+        ("mode", mode, mode in ("replay", "append"), '"replay" or "append"'),
+        ("on_change", on_change, on_change in ("raise", "branch"), '"raise" or "branch"'),
+        ("plan", plan, plan in (None, "fused", "stepwise"), '"fused", "stepwise" or None'),
+        (
+            "checkpoint_share",
+            checkpoint_share,
+            checkpoint_share == "each" or (share_is_number and 0 < checkpoint_share <= 1),
+            'a share in (0, 1], or "each"',
+        ),
+        ("keep", keep, isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2, "a whole number, 2 or more"),
+    )
+    for name, value, holds, expected in rules:
+        if not holds:
+            raise InvalidArgument(
+                f"A run cannot take {name}={value!r}: expected {expected}. Nothing was changed.", argument=name, value=value
+            )
+
+
+def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: Path | None) -> None:
+    differing = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if differing:
+        shown = "\n".join(f"  {name}: recorded {recorded.get(name)}, now {now.get(name)}" for name in differing[:5])
+        more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise OtherModel(
+            f"The run in {directory} belongs to another model: {len(differing)} variables differ.\n{shown}{more}\n"
+            "Nothing was changed. Build the model as before, or choose another folder.",
+            variables=differing,
+        )

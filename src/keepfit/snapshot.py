@@ -1,0 +1,129 @@
+"""Everything that decides a run's future, taken and put back.
+
+========== ==================================================================
+part       where it lies in a snapshot
+========== ==================================================================
+model      tensors ``model/…``
+optimizers tensors ``optimizer/…``, ``optimizers/…``
+metrics    tensors ``metrics/…``
+callbacks  state ``callbacks``, tensors ``callbacks/…``
+source     state ``cursor`` and ``source``, tensors ``source/…``
+position   state ``position`` and ``progress``
+randomness state ``randomness``
+plan       state ``plan``
+stop flag  state ``stop_training``
+========== ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+PARTS = (
+    "model",
+    "optimizers",
+    "metrics",
+    "callbacks",
+    "source",
+    "position",
+    "randomness",
+    "plan",
+    "stop_training",
+)
+
+VARIABLE_PREFIXES = ("model/", "optimizer/", "optimizers/", "metrics/")
+_RESUME = "resume/"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One whole state.
+
+    Args:
+        tensors: Name -> array, backend arrays included; nobody may change them.
+        state: Plain data.
+    """
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def variables(self) -> dict[str, Any]:
+        """Return the tensors that belong to variables."""
+        return {name: value for name, value in self.tensors.items() if name.startswith(VARIABLE_PREFIXES)}
+
+    def under(self, prefix: str) -> dict[str, Any]:
+        """Return the tensors whose names begin with ``prefix``."""
+        return {name: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+def joined(result: Snapshot, resume: Snapshot) -> Snapshot:
+    """Return both ends of a fit as one snapshot; what is the same in both is held once.
+
+    Args:
+        result: After EMA was written into the weights and ``on_train_end`` ran.
+        resume: Before.
+    """
+    tensors = dict(result.tensors)
+    for name, value in resume.tensors.items():
+        if result.tensors.get(name) is not value:
+            tensors[_RESUME + name] = value
+    return Snapshot(tensors, {"result": result.state, "resume": resume.state})
+
+
+def parted(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Snapshot, Snapshot]:
+    """Return the result and the resume point that `joined` put together; the two are one inside a fit."""
+    if "result" not in state:
+        whole = Snapshot(dict(tensors), dict(state))
+        return whole, whole
+    result = {name: value for name, value in tensors.items() if not name.startswith(_RESUME)}
+    resume = dict(result)
+    resume.update({name.removeprefix(_RESUME): value for name, value in tensors.items() if name.startswith(_RESUME)})
+    return Snapshot(result, dict(state["result"])), Snapshot(resume, dict(state["resume"]))
+
+
+def source_state(source: Any, *, taken: int = 0) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return what a source needs to be brought back beside its cursor: plain data and tensors ``source/…``.
+
+    Args:
+        source: A `keepfit.data.Source`.
+        taken: Batches taken from it that are not trained on yet.
+    """
+    if hasattr(source, "consumed"):
+        return {"consumed": source.consumed - taken}, {}
+    state = source.get_state()
+    if state is None:
+        return None, {}
+    tensors: dict[str, Any] = {}
+    return {"given": _without_arrays(state, "source", tensors)}, tensors
+
+
+def source_state_of(snapshot: Snapshot) -> Any:
+    """Return what `source_state` took from ``Source.get_state``, or None."""
+    found = snapshot.state.get("source")
+    return None if not found or "given" not in found else _with_arrays(found["given"], snapshot.tensors)
+
+
+def _without_arrays(value: Any, path: str, tensors: dict[str, Any]) -> Any:
+    if isinstance(value, np.ndarray):
+        tensors[path] = value.copy()
+        return {"array": path}
+    if isinstance(value, Mapping):
+        return {"dict": {str(key): _without_arrays(item, f"{path}/{key}", tensors) for key, item in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_without_arrays(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+    return {"plain": value}
+
+
+def _with_arrays(value: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+    kind, inner = next(iter(value.items()))
+    if kind == "array":
+        return np.array(tensors[inner])
+    if kind == "dict":
+        return {key: _with_arrays(item, tensors) for key, item in inner.items()}
+    if kind == "list":
+        return [_with_arrays(item, tensors) for item in inner]
+    return inner

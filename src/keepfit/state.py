@@ -1,0 +1,209 @@
+"""The variables of a model under names that mean the same in every process.
+
+Automatic names (``dense_7``) count what a process has made so far, and an
+optimizer's own paths repeat. Structural names do neither: a model's variable
+is named by its way through the layer tree, counted per class, and a slot of an
+optimizer by the variable it serves and the attribute that holds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras
+
+Variable = Any
+
+
+@dataclass(frozen=True)
+class Variables:
+    """All variables that decide a model's future, in the order a training step takes them.
+
+    Args:
+        trainable: The model's trainable variables.
+        non_trainable: The model's other variables, seed generators included.
+        optimizer: Variables of ``model.optimizer``.
+        metrics: Variables of the metrics.
+        others: Variables of further optimizers reachable from the model.
+        names: Structural name of each, in the order of the lists above.
+    """
+
+    trainable: list[Variable]
+    non_trainable: list[Variable]
+    optimizer: list[Variable]
+    metrics: list[Variable]
+    others: list[Variable]
+    names: list[str] = field(repr=False)
+
+    def all(self) -> list[Variable]:
+        """Return every variable, in the order of `names`."""
+        return [*self.trainable, *self.non_trainable, *self.optimizer, *self.metrics, *self.others]
+
+    def items(self) -> Iterator[tuple[str, Variable]]:
+        """Yield name and variable."""
+        return zip(self.names, self.all(), strict=True)
+
+    def values(self) -> dict[str, Any]:
+        """Return name -> the array the variable holds now, without copies."""
+        return {name: _keras.value(variable) for name, variable in self.items()}
+
+    def signature(self) -> dict[str, list[Any]]:
+        """Return name -> shape and dtype of the model's own variables: what makes two models alike."""
+        return {
+            name: [list(variable.shape), str(variable.dtype)]
+            for name, variable in self.items()
+            if name.startswith("model/")
+        }
+
+    def assign(self, values: Mapping[str, Any], *, skip: Callable[[str], bool] = lambda _: False) -> list[str]:
+        """Give variables the values stored under their names.
+
+        Args:
+            values: Name -> array. Names that no variable has are left aside.
+            skip: Names to leave as they are.
+
+        Returns:
+            The names of variables that ``values`` lacks or holds in another shape.
+        """
+        missing = []
+        for name, variable in self.items():
+            if skip(name):
+                continue
+            value = values.get(name)
+            if value is None or tuple(np.shape(value)) != tuple(variable.shape):
+                missing.append(name)
+            else:
+                variable.assign(value)
+        return missing
+
+
+def variables_of(model: Any) -> Variables:
+    """Return the variables of a built model under structural names.
+
+    Every variable gets a name: what the walk does not reach is named by its
+    place in Keras's own list, so that nothing is lost.
+    """
+    names = dict(_model_names(model))
+    optimizer = getattr(model, "optimizer", None)
+    optimizer_list = list(optimizer.variables) if optimizer is not None else []
+    others = []
+    if optimizer is not None:
+        _add(names, _optimizer_names(optimizer, "optimizer", names))
+    for path, other in _other_optimizers(model, optimizer):
+        _add(names, _optimizer_names(other, f"optimizers/{path}", names))
+        others += list(other.variables)
+    _add(names, _metric_names(model))
+    lists = {
+        "model/trainable": list(model.trainable_variables),
+        "model/non_trainable": list(model.non_trainable_variables),
+        "optimizer": optimizer_list,
+        "metrics": list(model.metrics_variables),
+        "optimizers": others,
+    }
+    ordered = [
+        names.get(id(variable), f"{kind}/unnamed_{index}")
+        for kind, members in lists.items()
+        for index, variable in enumerate(members)
+    ]
+    return Variables(*lists.values(), names=ordered)
+
+
+def _add(names: dict[int, str], more: Iterable[tuple[int, str]]) -> None:
+    for key, name in more:
+        names.setdefault(key, name)
+
+
+def _model_names(model: Any) -> Iterator[tuple[int, str]]:
+    seen: set[int] = set()
+    yield from _layer_names(model, "model", seen)
+
+
+def _layer_names(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[int, str]]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    variables, seed_generators, metrics, sublayers = _keras.layer_parts(layer)
+    count = _Counter()
+    for variable in variables:
+        yield id(variable), f"{path}/{count(variable.name)}"
+    for generator in seed_generators:
+        yield id(generator.state), f"{path}/{count('seed_generator')}"
+    for metric in metrics:
+        for variable in _keras.metric_variables(metric):
+            yield id(variable), f"metrics/{path}/{count(f'{metric.name}/{variable.name}')}"
+    attributes = {} if _keras.is_functional(layer) else _attribute_names(layer)
+    for sublayer in sublayers:
+        name = attributes.get(id(sublayer)) or _snake(type(sublayer).__name__)
+        yield from _layer_names(sublayer, f"{path}/{count(name)}", seen)
+
+
+def _attribute_names(layer: Any) -> dict[int, str]:
+    return {id(value): name for name, value in vars(layer).items() if isinstance(value, keras.layers.Layer)}
+
+
+def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Iterator[tuple[int, str]]:
+    served = [names.get(id(v), f"unnamed_{i}") for i, v in enumerate(_keras.optimizer_variables(optimizer))]
+    for attribute, value in vars(optimizer).items():
+        if attribute in ("_variables", "_trainable_variables", "_tracker"):
+            continue
+        slot = attribute.lstrip("_")
+        if isinstance(value, keras.Variable):
+            yield id(value), f"{path}/{slot}"
+        elif isinstance(value, keras.optimizers.Optimizer):
+            yield from _optimizer_names(value, f"{path}/{slot}", names)
+        elif isinstance(value, (list, tuple)):
+            for index, member in enumerate(value):
+                if isinstance(member, keras.Variable):
+                    owner = served[index] if len(value) == len(served) else str(index)
+                    yield id(member), f"{path}/{owner}/{slot}"
+                elif isinstance(member, keras.optimizers.Optimizer):
+                    yield from _optimizer_names(member, f"{path}/{slot}/{index}", names)
+        elif isinstance(value, dict):
+            for key, member in value.items():
+                if isinstance(member, keras.Variable):
+                    yield id(member), f"{path}/{slot}/{key}"
+
+
+def _other_optimizers(model: Any, main: Any) -> Iterator[tuple[str, Any]]:
+    for attribute, value in vars(model).items():
+        members: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            members = value.items()
+        elif isinstance(value, (list, tuple)):
+            members = enumerate(value)
+        else:
+            members = [("", value)]
+        for key, member in members:
+            if isinstance(member, keras.optimizers.Optimizer) and member is not main:
+                yield f"{attribute}/{key}".rstrip("/"), member
+
+
+def _metric_names(model: Any) -> Iterator[tuple[int, str]]:
+    count = _Counter()
+    for metric in model.metrics:
+        name = count(metric.name)
+        inner = _Counter()
+        for variable in _keras.metric_variables(metric):
+            yield id(variable), f"metrics/{name}/{inner(variable.name)}"
+
+
+class _Counter:
+    """Give each name once: the second ``dense`` becomes ``dense_1``."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        number = self._seen.get(name, 0)
+        self._seen[name] = number + 1
+        return name if number == 0 else f"{name}_{number}"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,95 @@
+"""What a fit is about, as plain data: its recipe, and the facts that decide whether it continues the last one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keepfit import _keras
+from keepfit.data import describe_difference, fingerprint
+from keepfit.ends import Ends, set_by_hand, start_state
+from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimizer_config, plain_config
+from keepfit.request import FitRequest
+from keepfit.state import Variables
+
+__all__ = ["describe_difference", "recipe_of", "task_facts"]
+
+
+def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: Ends, batch_size: int | None) -> Recipe:
+    """Return what a call of ``fit`` asks for, with the state the model is in.
+
+    Args:
+        model: The built model.
+        request: The call.
+        variables: The model's variables.
+        ends: What the fit before left, to see what was set by hand since.
+        batch_size: Samples in a batch, as the source has settled it.
+    """
+    compiled = _keras.compile_arguments(model)
+    strict = {
+        "data": fingerprint((request.x, request.y, request.sample_weight)),
+        "validation": _validation(request),
+        "batch_size": batch_size,
+        "shuffle": request.shuffle,
+        "steps_per_epoch": request.steps_per_epoch,
+        "initial_epoch": request.initial_epoch,
+        "class_weight": plain_config(request.class_weight),
+        "loss": plain_config([compiled["loss"], compiled["loss_weights"]]),
+        "optimizer": optimizer_config(model.optimizer),
+        "learning_rate": learning_rate_config(model.optimizer),
+        "trainable": _trained(variables),
+        "start": start_state(set_by_hand(variables, ends.values)),
+    }
+    warned = code_identities(
+        model,
+        callbacks=keras.tree.flatten(request.callbacks) if request.callbacks else (),
+        loss=compiled["loss"],
+        metrics=[compiled["metrics"], compiled["weighted_metrics"]],
+        optimizer=model.optimizer,
+    )
+    warned["metric_config"] = plain_config([compiled["metrics"], compiled["weighted_metrics"]])
+    return Recipe(strict=strict, warned=warned, epochs=request.planned_epochs, name=request.name)
+
+
+def task_facts(model: Any, request: FitRequest, *, variables: Variables) -> dict[str, Any]:
+    """Return what decides whether a fit continues the one before: loss, metrics, validation and trained variables."""
+    compiled = _keras.compile_arguments(model)
+    return {
+        "loss": plain_config([compiled["loss"], compiled["loss_weights"]]),
+        "metrics": plain_config([compiled["metrics"], compiled["weighted_metrics"]]),
+        "validation": _validation(request),
+        "trainable": _trained(variables),
+        "data": fingerprint((request.x, request.y, request.sample_weight)) if not _validates(request) else None,
+        "rewriters": ["optimizer"] if _uses_average(model.optimizer) else [],
+    }
+
+
+def _validates(request: FitRequest) -> bool:
+    return request.validation_data is not None or bool(request.validation_split)
+
+
+def _validation(request: FitRequest) -> dict[str, Any] | None:
+    if not _validates(request):
+        return None
+    return {
+        "split": request.validation_split if request.validation_data is None else 0.0,
+        # With a split the data's own fingerprint says which samples validate; in parts they differ from call to call.
+        "data": fingerprint(
+            request.validation_data
+            if request.validation_data is not None
+            else (request.x, request.y, request.sample_weight)
+        ),
+        "steps": request.validation_steps,
+        "batch_size": request.validation_batch_size,
+        "frequency": plain_config(request.validation_freq),
+    }
+
+
+def _trained(variables: Variables) -> list[str]:
+    return variables.names[: len(variables.trainable)]
+
+
+def _uses_average(optimizer: Any) -> bool:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return bool(getattr(inner, "use_ema", False))

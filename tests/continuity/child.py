@@ -1,0 +1,56 @@
+"""The script that the kill tests run, kill and run again; it trains in three fits.
+
+Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import keras
+
+import keepfit
+from tests.models import make
+
+
+class Slow(keras.callbacks.Callback):
+    """Make an epoch last a little, so that a kill falls inside the training."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        time.sleep(self.seconds)
+
+    def on_test_begin(self, logs: object = None) -> None:
+        time.sleep(self.seconds / 2)
+
+
+def main(directory: str, name: str, seconds: float) -> None:
+    """Train, tell on stdout when training begins, and end."""
+    model, x, y = make(name)
+    model = keepfit.attach(model, directory, checkpoint_share=0.5)
+    print("training", flush=True)
+    for phase in range(3):
+        model.fit(
+            x,
+            y,
+            batch_size=10,
+            epochs=4,
+            verbose=0,
+            validation_data=(x, y),
+            callbacks=[
+                keras.callbacks.EarlyStopping("loss", patience=30, restore_best_weights=True),
+                keras.callbacks.CSVLogger(f"{directory}.csv"),
+                Slow(seconds),
+            ],
+        )
+        if name != "schedule":
+            model.optimizer.learning_rate = 5e-3 / (phase + 2)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
