@@ -331,11 +331,8 @@ def host_slicer(array: Any) -> Callable[[Any], Any]:
 
 def backend_batch(batch: Any) -> Any:
     """Return a batch that a data set made, its leaves converted as Keras does for the backend in force."""
-    convert = (
-        _adapter_tools().get_jax_iterator
-        if keras.backend.backend() == "jax"
-        else _adapter_tools().get_numpy_iterator
-    )
+    tools = _adapter_tools()
+    convert = tools.get_jax_iterator if keras.backend.backend() == "jax" else tools.get_numpy_iterator
     return next(iter(convert([batch])))
 
 

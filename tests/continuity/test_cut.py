@@ -22,14 +22,21 @@ def callbacks_with_memory() -> list[Any]:
     """Return callbacks whose decisions depend on what they have seen."""
     return [
         keras.callbacks.EarlyStopping("loss", patience=40, restore_best_weights=True),
-        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=0.05, cooldown=1),
+        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=50.0, cooldown=1),
     ]
 
 
-def train(name: str, cuts: list[int], *, plan: str | None = None, **arguments: Any) -> tuple[Any, Any]:
+# As in Keras, a pass over arrays that ends within `steps_per_epoch` ends the epoch, with a warning.
+pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+
+def train(
+    name: str, cuts: list[int], *, plan: str | None = None, callbacks: Any = callbacks_with_memory, **arguments: Any
+) -> tuple[Any, Any]:
     """Return all state and everything logged after training in the given fits."""
     model, x, y = make(name)
-    callbacks = callbacks_with_memory if name != "schedule" else lambda: callbacks_with_memory()[:1]
+    if name == "schedule":  # a rate that follows a schedule cannot be reduced
+        callbacks = lambda: callbacks_with_memory()[:1]  # noqa: E731
     with keepfit.Run(model, plan=plan) as run:
         histories = [
             run.fit(
@@ -79,7 +86,8 @@ def test_ten_single_epochs_equal_one_fit() -> None:
 def test_cut_training_differs_when_something_is_not_carried_on(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: with one part not carried over the cut, the comparison fails."""
     name = "averaged_weights" if lost == "resume point" else "dropout_batch_norm"
-    whole = train(name, [EPOCHS])
+    callbacks = list if lost == "resume point" else callbacks_with_memory
+    whole = train(name, [EPOCHS], callbacks=callbacks)
     if lost == "order":
         monkeypatch.setattr(fitting.FitCall, "_cursor", lambda self, point, resumed: fitting.Cursor())
     elif lost == "resume point":
@@ -87,4 +95,5 @@ def test_cut_training_differs_when_something_is_not_carried_on(lost: str, monkey
         assert rewound is not fitting.rewound
     else:
         monkeypatch.setattr(fitting.CallbackMemory, "after_begin", lambda self, saved, **how: [])
-    assert train(name, [2, 4]) != whole
+    cut = train(name, [2, 4], callbacks=callbacks)
+    assert differing(whole[0], cut[0]) != []

@@ -41,7 +41,8 @@ class Background:
         self._directory = directory
         self._changes: deque[tuple[int, Change]] = deque()
         self._order = 0
-        self._requests = Requests()
+        self._requests = Requests(work.keep)
+        self._round_cost_s = 0.0
         self._inflight: Request | None = None
         self._flushes: list[Waiting] = []
         self._retry_at = 0.0
@@ -179,6 +180,9 @@ class Background:
             try:
                 while request := self._take(everything=bool(flushes)):
                     self._write(request)
+                if self._round_cost_s:
+                    self._budget.spent(self._round_cost_s)
+                    self._round_cost_s = 0.0
                 self._write_rows(durable=bool(flushes))
             except (OSError, sqlite3.Error, KeepfitError) as problem:
                 error = failure(problem, self._directory)
@@ -197,7 +201,8 @@ class Background:
     def _take(self, *, everything: bool) -> Request | None:
         with self._gate:
             pending = self._requests.pending
-            due = everything or (pending is not None and self._budget.due(pending.size_bytes()))
+            # What waits together is written together, and paid for as one.
+            due = everything or self._round_cost_s > 0 or (pending is not None and self._budget.due(pending.size_bytes()))
             self._inflight = self._requests.take(due=due)
             self._gate.notify_all()
             return self._inflight
@@ -209,6 +214,7 @@ class Background:
             self._work.write_checkpoint(request, changes)
         except (OSError, sqlite3.Error, KeepfitError):
             self._budget.spent(time.perf_counter() - started)
+            self._round_cost_s = 0.0
             raise
         except Exception as error:  # noqa: BLE001 (such as a device array that was deleted: it will never succeed)
             self._forget(request, error)
@@ -221,7 +227,7 @@ class Background:
             self._work.tidy()
         except OSError as error:
             self.note(failure(error, self._directory))
-        self._budget.spent(time.perf_counter() - started)
+        self._round_cost_s += time.perf_counter() - started
 
     def _write_rows(self, *, durable: bool) -> None:
         changes = self._queued()

@@ -68,14 +68,27 @@ class Request:
             self.waiting = None
 
 
+# Ends of earlier fits that wait beside the newest one hold no more than this.
+_WAITING_BYTES = 64 << 20
+
+
 class Requests:
-    """Those that must be written, in order, and at most one that may be replaced.
+    """Those that must be written, in order, the newest that may be replaced, and a few ends of fits before it.
+
+    Where fits are shorter than the budget's intervals, the ends of the last few
+    wait together and are written in one go, so that a script which is run again
+    finds the results it reads between its fits.
 
     Not thread-safe: whoever holds one guards it.
+
+    Args:
+        keep: How many ends of fits may wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 10) -> None:
+        self._keep = keep
         self.musts: deque[Request] = deque()
+        self.older: deque[Request] = deque()
         self.pending: Request | None = None
 
     def __bool__(self) -> bool:
@@ -88,18 +101,31 @@ class Requests:
 
     def add(self, request: Request) -> None:
         """Take one in; an older one that may be replaced is."""
+        replaced, self.pending = self.pending, None
+        if replaced is not None and replaced.kind == "end" and replaced.fit != request.fit:
+            self._wait(replaced)
         if request.must:
-            self.musts.append(request)
-            self.pending = None
+            self.musts.extend([*self.older, request])
+            self.older.clear()
         else:
-            request.now = request.now or (self.pending is not None and self.pending.now)
+            request.now = request.now or (replaced is not None and replaced.now)
             self.pending = request
+
+    def _wait(self, request: Request) -> None:
+        request.now = False
+        self.older.append(request)
+        while len(self.older) >= self._keep or sum(item.size_bytes() for item in self.older) > _WAITING_BYTES:
+            self.older.popleft()
+            if not self.older:
+                return
 
     def take(self, *, due: bool) -> Request | None:
         """Take out the next to be written, None if nothing is to be written now."""
         if self.musts:
             return self.musts.popleft()
         if self.pending is not None and (due or self.pending.now):
+            if self.older:
+                return self.older.popleft()
             request, self.pending = self.pending, None
             return request
         return None
@@ -110,7 +136,8 @@ class Requests:
         The state before fit 1 stays, and the newest of the others; who waits is
         told. So memory does not grow while the disk refuses.
         """
-        everything = [request, *self.musts, *([self.pending] if self.pending else [])]
+        everything = [request, *self.musts, *self.older, *([self.pending] if self.pending else [])]
+        self.older.clear()
         for item in everything:
             item.settle(error)
         self.musts = deque(item for item in everything if item.kind == "start")
@@ -121,6 +148,7 @@ class Requests:
 
     def rebranch(self, inflight: Request | None, *, after: int, number: int) -> None:
         """Move those of fits after ``after`` to a closed branch; the end of a fit there will be written."""
+        self.older = deque(item for item in self.older if item.fit <= after)
         moved = [item for item in self._all(inflight) if item.branch == 0 and item.fit > after]
         for item in moved:
             item.branch = number
@@ -131,4 +159,4 @@ class Requests:
             self.pending = None
 
     def _all(self, inflight: Request | None) -> Collection[Request]:
-        return [*self.musts, *(item for item in (self.pending, inflight) if item is not None)]
+        return [*self.musts, *self.older, *(item for item in (self.pending, inflight) if item is not None)]

@@ -64,7 +64,7 @@ class Work:
         self._used = set(files)
         self._removed: set[str] = set()  # files whose rows can go, once their removal is durable
         self._last_id = last_id
-        self._keep = keep
+        self.keep = keep
 
     def write_rows(self, changes: Sequence[Change], *, durable: bool) -> None:
         """Commit changes of rows."""
@@ -87,7 +87,7 @@ class Work:
         with self._gate:
             everything = [*self._mirror.checkpoints, record]
             keepers = kept(
-                everything, self._mirror.fits, keep=self._keep, final_logs=self._mirror.final_logs(record.fit)
+                everything, self._mirror.fits, keep=self.keep, final_logs=self._mirror.final_logs(record.fit)
             )
         used = {name for item in everything if item.id in keepers for name in self.store.files(item.manifest)}
         forgotten = self._removed - used

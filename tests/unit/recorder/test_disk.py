@@ -46,14 +46,26 @@ def test_closed_run_is_at_rest(opened, life, tmp_path):
         assert [session.how for session in reader.sessions()] == ["closed"]
 
 
-def test_pending_checkpoint_gives_way_to_a_newer_one(opened, life):
-    """Beyond the budget many fits share one checkpoint, the newest, written at the latest by flush."""
+def test_ends_beyond_the_budget_wait_together(opened, life):
+    """Beyond the budget the ends of the last few fits wait, and are written together, at the latest by flush."""
+    recorder = opened(share=NEVER, keep=3)
+    live = life(recorder)
+    live.start()
+    for number in (1, 2, 3, 4, 5):
+        live.fit(number, wait=False)
+    assert not recorder.due()
+    recorder.flush()
+    assert [item.fit for item in recorder.checkpoints] == [0, 3, 4, 5]
+
+
+def test_waiting_ends_hold_a_bounded_number_of_bytes(opened, life, monkeypatch):
+    """States that wait beside the newest one do not fill the memory."""
+    monkeypatch.setattr("keepfit.recorder.requests._WAITING_BYTES", 1)
     recorder = opened(share=NEVER)
     live = life(recorder)
     live.start()
     for number in (1, 2, 3):
         live.fit(number, wait=False)
-    assert not recorder.due()
     recorder.flush()
     assert [item.fit for item in recorder.checkpoints] == [0, 3]
 
@@ -68,12 +80,12 @@ def test_pending_checkpoint_is_written_by_close(opened, life):
 
 def test_named_ends_are_never_replaced(opened, life):
     """The end of a named fit is written whatever the budget says."""
-    recorder = opened(share=NEVER)
+    recorder = opened(share=NEVER, keep=2)
     live = life(recorder)
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         live.fit(number, wait=False, name="head" if number == 1 else None)
     recorder.flush()
-    assert [item.fit for item in recorder.checkpoints] == [1, 3]
+    assert [item.fit for item in recorder.checkpoints] == [1, 3, 4]
 
 
 def test_each_writes_the_end_of_every_fit(opened, life):
@@ -124,7 +136,7 @@ def test_recording_does_not_wait_for_the_disk(opened, life):
     assert recorder.checkpoints == []
     disk.go.set()
     recorder.flush()
-    assert [item.fit for item in recorder.checkpoints] == [0, 3]
+    assert [item.fit for item in recorder.checkpoints] == [0, 1, 2, 3]
     assert threading.current_thread().name not in disk.threads
 
 
