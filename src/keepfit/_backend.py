@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 _PREFERRED = ("jax", "torch")
+_unsaid: list[str] = []
 _ADVICE = 'Install one: pip install "keepfit[jax]". Then import keepfit before keras, or set KERAS_BACKEND=jax.'
 
 
@@ -17,7 +18,8 @@ def choose() -> None:
 
     Keras's default, TensorFlow, stays where it is installed. Where it is not,
     and neither ``KERAS_BACKEND`` nor Keras's config file names another backend, an
-    installed one is chosen, JAX first, and that is said once on stderr.
+    installed one is chosen, JAX first, and `check` says so once on stderr: what
+    only reads a run has no business with backends.
     """
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND") or _installed("tensorflow"):
         return
@@ -28,11 +30,11 @@ def choose() -> None:
     if found is None:
         return
     os.environ["KERAS_BACKEND"] = found
-    _say(f"keepfit: TensorFlow is not installed, so Keras uses {found}. Set KERAS_BACKEND to choose another backend.")
+    _unsaid.append(f"keepfit: TensorFlow is not installed, so Keras uses {found}. Set KERAS_BACKEND to choose another.")
 
 
 def check() -> None:
-    """Check that Keras can be imported with its backend.
+    """Check that Keras can be imported with its backend, and say once which one was chosen for the user.
 
     Raises:
         ImportError: Says what to install, or in which order to import.
@@ -42,6 +44,9 @@ def check() -> None:
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND") or _configured() or "tensorflow"
         raise ImportError(f"Keras could not be imported with the backend {backend!r}: {error}. {_ADVICE}") from error
+
+    while _unsaid:
+        sys.stderr.write(_unsaid.pop() + "\n")
 
 
 def _configured() -> str | None:
@@ -58,6 +63,3 @@ def _configured() -> str | None:
 def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
-
-def _say(message: str) -> None:
-    sys.stderr.write(message + "\n")

@@ -164,13 +164,6 @@ def is_functional(layer: Any) -> bool:
     return isinstance(layer, (Functional, keras.Sequential))
 
 
-def class_weighted(y: Any, class_weight: Mapping[int, float]) -> Any:
-    """Return the sample weights that Keras derives from class weights, shape ``(len(y),)``."""
-    from keras.src.trainers.data_adapters import data_adapter_utils
-
-    return data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
-
-
 def flatten(structure: Any) -> Sequence[Any]:
     """Return the leaves of a nested structure; None is a leaf."""
     return list(keras.tree.flatten(structure))

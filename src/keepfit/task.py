@@ -28,7 +28,7 @@ def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: En
     """
     compiled = _keras.compile_arguments(model)
     strict = {
-        "data": fingerprint((request.x, request.y, request.sample_weight)),
+        "data": fingerprint(_training_data(request)),
         "validation": _validation(request),
         "batch_size": batch_size,
         "shuffle": request.shuffle,
@@ -60,7 +60,7 @@ def task_facts(model: Any, request: FitRequest, *, variables: Variables) -> dict
         "metrics": plain_config([compiled["metrics"], compiled["weighted_metrics"]]),
         "validation": _validation(request),
         "trainable": _trained(variables),
-        "data": fingerprint((request.x, request.y, request.sample_weight)) if not _validates(request) else None,
+        "data": fingerprint(_training_data(request)) if not _validates(request) else None,
         "rewriters": ["optimizer"] if _uses_average(model.optimizer) else [],
     }
 
@@ -78,12 +78,16 @@ def _validation(request: FitRequest) -> dict[str, Any] | None:
         "data": fingerprint(
             request.validation_data
             if request.validation_data is not None
-            else (request.x, request.y, request.sample_weight)
+            else _training_data(request)
         ),
         "steps": request.validation_steps,
         "batch_size": request.validation_batch_size,
         "frequency": plain_config(request.validation_freq),
     }
+
+
+def _training_data(request: FitRequest) -> dict[str, Any]:
+    return {"x": request.x, "y": request.y, "sample_weight": request.sample_weight}
 
 
 def _trained(variables: Variables) -> list[str]:

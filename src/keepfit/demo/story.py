@@ -101,7 +101,7 @@ def _kill_in_second_fit(process: subprocess.Popen[bytes], directory: Path) -> st
         if not (directory / "run.sqlite").exists():
             continue
         epoch = _epochs_in_second_fit(directory)
-        if epoch is not None and epoch >= 15:
+        if epoch is not None and epoch >= 8:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             return f"in fit 2, after about {epoch} of its epochs"

@@ -59,7 +59,7 @@ def Slowly() -> object:  # noqa: N802 - stands where a callback class would
 
     import keras
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.02))
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.06))
 
 
 if __name__ == "__main__":
