@@ -126,6 +126,9 @@ class FitCall:
     def _after_interruption(self, left: OpenFit) -> Decision:
         """The same recipe goes on; another one closes the interrupted fit as it stands and begins a new one."""
         number = left.record.number
+        if left.snapshot is None:
+            self.place.open = None
+            return Decision("new", number)
         asked = self.recipe
         touched = set_by_hand(self.variables, left.values) or learning_rate_config(self.model.optimizer) != left.rate
         strict = {**asked.strict, "start": left.recipe.strict["start"], "learning_rate": left.recipe.strict["learning_rate"]}
@@ -222,8 +225,8 @@ class FitCall:
         record = decision.record
         assert record is not None
         left = self.place.open
-        if left is not None:
-            snapshot: Snapshot | None = left.snapshot
+        if left is not None and left.snapshot is not None:
+            snapshot = left.snapshot
         else:
             checkpoint = self.recorder.newest(fit=record.number, kinds=("inside", "end"))
             if checkpoint is None:
@@ -318,8 +321,6 @@ class FitCall:
         place.ends = Ends(loop.record, result, resume, self.run.engine.variables.values())
 
     def _note_open(self, loop: FitLoop) -> None:
-        if loop.interrupted is None:
-            return
         recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self.recipe
         self.place.open = OpenFit(
             record=loop.record,

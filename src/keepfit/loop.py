@@ -19,7 +19,7 @@ from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
 from keepfit.pace import Pace
 from keepfit.recorder import Recorder
-from keepfit.snapshot import Snapshot, joined, source_state
+from keepfit.snapshot import Snapshot, joined, parted, source_state
 
 
 @dataclass
@@ -120,7 +120,10 @@ class FitLoop:
         self._interrupts = Interrupts()
         self._train_hooks = has_train_batch_hooks(callbacks.callbacks)
         self._test_hooks = has_test_batch_hooks(callbacks.callbacks)
-        self._before_validation: Snapshot | None = None
+        # The state to go back to where an interruption falls between two states that are whole.
+        self._safe: Snapshot | None = None
+        self._begun = done.begun or done.epochs > 0
+        self._watched = bool(memory) or validation is not None
         self._latest: Outcome | None = None
         self._said_nonfinite = False
         self.last_logs: dict[str, Any] = {}
@@ -170,12 +173,17 @@ class FitLoop:
         }
         return Snapshot({**self.engine.variables.values(), **tensors, **source_tensors}, state)
 
+    def _make_safe(self) -> None:
+        """Note the state before callbacks and validation act, so that a resume lets all of them act anew."""
+        self._safe = self.snapshot() if self._watched else None
+
     # One epoch
 
     def _epoch(self) -> None:
         started = time.perf_counter()
         label = self.first_label + self.done.epochs
         self._poll()
+        self._make_safe()
         if self.done.begun:
             # A resumed epoch: its beginning has happened already, and schedules must not act twice.
             if not self.done.trained:
@@ -186,11 +194,14 @@ class FitLoop:
             self.done = replace(self.done, begun=True, steps=0, trained=False, logs={})
             self.feed.begin_epoch()
             self.good = True
+        self._begun = True
+        self._safe = None
         self.progress.epoch_begin(label)
         if not self.done.trained:
             self._steps()
             self.feed.end_epoch()
             self.done = replace(self.done, trained=True)
+        self._make_safe()
         logs = {**self.done.logs, **self._validate(label)}
         self.callbacks.on_epoch_end(label, logs)
         self._finish_epoch(label, logs, time.perf_counter() - started)
@@ -275,8 +286,6 @@ class FitLoop:
     def _validate(self, label: int) -> dict[str, Any]:
         if self.validation is None or not _keras.should_validate(self.model, label, self.validation.frequency):
             return {}
-        # An interruption within validation leaves the state from before it, so that a resume validates anew.
-        self._before_validation = self.snapshot()
         self.progress.validation()
         logs = evaluate(
             self.model,
@@ -286,7 +295,6 @@ class FitLoop:
             batch_hooks=self._test_hooks,
             poll=self._poll,
         )
-        self._before_validation = None
         return {f"val_{name}": value for name, value in logs.items()}
 
     def _finish_epoch(self, label: int, logs: dict[str, Any], seconds: float) -> None:
@@ -312,6 +320,7 @@ class FitLoop:
         self.record = replace(self.record, epochs_done=self.done.epochs)
         self.progress.epoch_end(label, recorded, seconds)
         self.last_logs = logs
+        self._safe = None
         if self.recorder.due():
             self._checkpoint_inside()
 
@@ -319,7 +328,7 @@ class FitLoop:
 
     def _end(self) -> tuple[Snapshot, Snapshot]:
         """Do what Keras does at the end of fit, and keep the state on both sides of it."""
-        resume = self.snapshot()
+        resume = self._safe = self.snapshot()
         if self.record.epochs_planned > 0:
             _keras.finalize_weights(self.model)
         self.callbacks.on_train_end(self.last_logs)
@@ -366,11 +375,30 @@ class FitLoop:
         self.recorder.event(
             "interrupted", message, fit=self.record.number, epoch=self.position.epoch, step=self.position.step
         )
-        self.interrupted = self._before_validation or self.snapshot()
+        if self.engine.is_lost():
+            self._recover()
+        elif self._begun:
+            self.interrupted = self._safe or self.snapshot()
+        if self.interrupted is None:
+            return
         try:
             self._checkpoint_inside(wait=True, snapshot=self.interrupted)
         except RunFolderError as error:
             warnings.warn(f"The interrupted fit could not be written: {error}", KeepfitWarning, stacklevel=2)
+
+    def _recover(self) -> None:
+        """Bring the model back to the newest checkpoint, after a dispatch took its state with it."""
+        checkpoint = self.recorder.newest()
+        if checkpoint is None:
+            return
+        _, resume = parted(*self.recorder.load(checkpoint))
+        self.engine.variables.assign(resume.variables())
+        self.position = checkpoint.position
+        if checkpoint.fit == self.record.number:
+            self.interrupted = resume
+        message = f"The model was brought back to the checkpoint after step {checkpoint.position.step} of the run."
+        self.recorder.event("notice", message, fit=self.record.number)
+        warnings.warn(message, KeepfitWarning, stacklevel=2)
 
     def _poll(self) -> None:
         self.recorder.check()

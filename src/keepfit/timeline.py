@@ -19,14 +19,14 @@ class OpenFit:
 
     Args:
         record: Its record.
-        snapshot: The last finished step.
+        snapshot: The last finished step; None if the fit had not begun an epoch.
         recipe: What it was asked to do.
         rate: The learning rate's config when it was interrupted.
         values: Name -> the array its variable held then.
     """
 
     record: FitRecord
-    snapshot: Snapshot
+    snapshot: Snapshot | None
     recipe: Recipe
     rate: Any
     values: dict[str, Any]

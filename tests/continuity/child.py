@@ -17,9 +17,8 @@ from tests.models import make
 class Slow(keras.callbacks.Callback):
     """Make an epoch last a little, so that a kill falls inside the training."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
+    # Of the class, not of the object: what an object holds is remembered, and compared.
+    seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         time.sleep(self.seconds)
@@ -30,6 +29,7 @@ class Slow(keras.callbacks.Callback):
 
 def main(directory: str, name: str, seconds: float) -> None:
     """Train, tell on stdout when training begins, and end."""
+    Slow.seconds = seconds
     model, x, y = make(name)
     model = keepfit.attach(model, directory, checkpoint_share=0.5)
     print("training", flush=True)
@@ -44,7 +44,7 @@ def main(directory: str, name: str, seconds: float) -> None:
             callbacks=[
                 keras.callbacks.EarlyStopping("loss", patience=30, restore_best_weights=True),
                 keras.callbacks.CSVLogger(f"{directory}.csv"),
-                Slow(seconds),
+                Slow(),
             ],
         )
         if name != "schedule":

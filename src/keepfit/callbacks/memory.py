@@ -63,6 +63,10 @@ class CallbackMemory:
         ]
         self.unsaved: dict[str, list[str]] = {}
 
+    def __len__(self) -> int:
+        """Return how many callbacks there are beside those of the loop itself."""
+        return len(self._callbacks)
+
     def before_begin(self, saved: SavedMemories) -> None:
         """Do what must be done before ``on_train_begin``: files go on where they were."""
         for callback, memory in self._remembered(saved):

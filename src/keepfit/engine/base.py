@@ -98,5 +98,9 @@ class Engine(ABC):
         """Run ``model.test_step`` on every batch of a block."""
 
     @abstractmethod
+    def is_lost(self) -> bool:
+        """Return whether a dispatch failed in such a way that the variables hold nothing any more."""
+
+    @abstractmethod
     def predict(self, block: Block) -> list[Any]:
         """Return the outputs of ``model.predict_step`` for every batch of a block, as NumPy arrays."""

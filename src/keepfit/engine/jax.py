@@ -104,6 +104,10 @@ class JaxEngine(Engine):
         found = self.variables
         return self._run("test", block, (found.trainable, found.non_trainable, found.metrics))
 
+    def is_lost(self) -> bool:
+        """Return whether donated arrays are gone and nothing came back for them."""
+        return any(_is_deleted(_keras.value(variable)) for variable in self.variables.all())
+
     def predict(self, block: Block) -> list[Any]:
         """Return the outputs for every batch."""
         found = self.variables
