@@ -45,12 +45,19 @@ class Toll:
         self.moments[moment] = self.moments.get(moment, 0) + 1
 
 
-def start(directory: Path, model: str, seconds: float) -> subprocess.Popen[str]:
-    """Start the training script; returns when it has begun to train."""
+def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> subprocess.Popen[str]:
+    """Start the training script; returns when it has begun to train.
+
+    Args:
+        directory: Folder of its run.
+        model: Name of its model.
+        seconds: How long it waits after each epoch.
+        forget: Beginning of the names of tensors that a resume leaves out: the negative control.
+    """
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.continuity.child", str(directory), model, str(seconds)],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "TORTURE_FORGET": forget},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -64,31 +71,41 @@ def start(directory: Path, model: str, seconds: float) -> subprocess.Popen[str]:
     raise AssertionError(f"the training script ended before it began:\n{''.join(lines)}")
 
 
-def run_to_end(directory: Path, model: str) -> None:
+def run_to_end(directory: Path, model: str, *, forget: str = "") -> None:
     """Run the training script without a kill."""
-    process = start(directory, model, 0.0)
+    process = start(directory, model, 0.0, forget=forget)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output
 
 
-def kill_series(place: Path, model: str, *, kills: int, chance: random.Random, toll: Toll) -> None:
+def kill_series(
+    place: Path,
+    model: str,
+    *,
+    kills: int,
+    chance: random.Random,
+    toll: Toll,
+    forget: str = "",
+    at_least_s: float = 0.0,
+) -> None:
     """Kill one training ``kills`` times, let it end, and compare it with a control."""
     control, killed = place / f"{model}-control", place / f"{model}-killed"
     run_to_end(control, model)
     for _ in range(kills):
-        process = start(killed, model, 0.06)
-        time.sleep(chance.uniform(0.0, 2.2))
+        process = start(killed, model, 0.06, forget=forget)
+        time.sleep(chance.uniform(at_least_s, 2.2))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
             toll.count(moment_of(killed))
-    run_to_end(killed, model)
+    run_to_end(killed, model, forget=forget)
     toll.differing += [f"{model}: {name}" for name in differing_state(control, killed)[0]]
-    mine, theirs = (Path(f"{folder}.csv").read_bytes() for folder in (control, killed))
+    mine, theirs = (Path(f"{folder}-files/log.csv").read_bytes() for folder in (control, killed))
     if mine != theirs:
         toll.differing.append(f"{model}: the CSVLogger's file")
     for folder in (control, killed):
         shutil.rmtree(folder)
+        shutil.rmtree(f"{folder}-files")
 
 
 def moment_of(directory: Path) -> str:

@@ -271,7 +271,11 @@ class FitCall:
         approximate = self._bring_source(point, resumed=resumed)
         for text in approximate:
             run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
-        record = replace(record, plan=plan.to_json(), approximate=[*record.approximate, *approximate])
+        # On a resume the plan was asked for by the record; why it was chosen is what the record says.
+        reason = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
+        record = replace(
+            record, plan={**plan.to_json(), **reason}, approximate=[*record.approximate, *approximate]
+        )
         self._compare_plan(point, record)
         self.recorder.put_fit(record)
         callbacks = self._callback_list(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -208,22 +209,25 @@ class FitLoop:
 
     def _steps(self) -> None:
         behind: Outcome | None = None
+        behind_step = 0
         clock = time.perf_counter()
         try:
             while not self.model.stop_training:
+                step = self.done.steps
                 outcome = self._dispatch()
                 if outcome is None:
                     break
                 if behind is not None:
-                    clock = self._settle(behind, clock)
+                    clock = self._settle(behind, behind_step, clock)
                 behind = self._latest = outcome
+                behind_step = step
                 if self.recorder.due():
                     self._checkpoint_inside()
                 self._poll()
         finally:
             # An epoch that was cut short still leaves every step that was dispatched.
             if behind is not None:
-                self._settle(behind, clock)
+                self._settle(behind, behind_step, clock)
         self._note_logs()
 
     def _note_logs(self) -> None:
@@ -256,28 +260,26 @@ class FitLoop:
             self.callbacks.on_train_batch_end(step + block.count - 1, outcome.logs())
         return outcome
 
-    def _settle(self, outcome: Outcome, since: float) -> float:
-        """Wait for a dispatch, look at its loss, learn its pace; return the time."""
+    def _settle(self, outcome: Outcome, step: int, since: float) -> float:
+        """Wait for a dispatch that began after ``step`` steps, look at its loss, learn its pace; return the time."""
         outcome.wait()
         now = time.perf_counter()
         self.pace.note(outcome.count, now - since)
         self.progress.update(self.done.steps, outcome.logs)
-        if not self._said_nonfinite:
-            self._look_for_nonfinite(outcome)
+        bad = outcome.first_nonfinite()
+        if bad is not None:
+            self.good = False
+            self._say_nonfinite(step + bad + 1)
         return now
 
-    def _look_for_nonfinite(self, outcome: Outcome) -> None:
-        bad = outcome.first_nonfinite()
-        if bad is None:
+    def _say_nonfinite(self, step: int) -> None:
+        if self._said_nonfinite:
             return
-        self.good = False
         self._said_nonfinite = True
-        # The outcome may be one dispatch behind; its own steps are the ones before those dispatched since.
         epoch = self.first_label + self.done.epochs + 1
         message = (
-            f"The loss became NaN or infinite in fit {self.record.number}, epoch {epoch}, about step "
-            f"{self.done.steps - outcome.count + bad + 1}. The last good checkpoint is kept; "
-            "run.load() brings back a kept state."
+            f"The loss became NaN or infinite in fit {self.record.number}, epoch {epoch}, step {step}. "
+            "The last good checkpoint is kept; run.load(fit=...) brings back a kept state."
         )
         self.recorder.event("nonfinite", message, fit=self.record.number, epoch=epoch, step=self.position.step)
         self.progress.say(message)
@@ -385,6 +387,8 @@ class FitLoop:
             self._checkpoint_inside(wait=True, snapshot=self.interrupted)
         except RunFolderError as error:
             warnings.warn(f"The interrupted fit could not be written: {error}", KeepfitWarning, stacklevel=2)
+            with suppress(RunFolderError):
+                self.recorder.check()  # the same trouble, told already
 
     def _recover(self) -> None:
         """Bring the model back to the newest checkpoint, after a dispatch took its state with it."""

@@ -5,12 +5,15 @@ Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from typing import Any
 
 import keras
 
 import keepfit
+from keepfit import fitting
 from tests.models import make
 
 
@@ -27,9 +30,28 @@ class Slow(keras.callbacks.Callback):
         time.sleep(self.seconds / 2)
 
 
+def forget(prefix: str) -> None:
+    """Let a resume leave tensors out, so that the kill tests can be seen to fail."""
+    parted = fitting.parted
+
+    def forgetful(*given: Any) -> Any:
+        ends = parted(*given)
+        for end in ends:
+            for name in [name for name in end.tensors if name.startswith(prefix)]:
+                del end.tensors[name]
+        return ends
+
+    fitting.parted = forgetful
+
+
 def main(directory: str, name: str, seconds: float) -> None:
     """Train, tell on stdout when training begins, and end."""
     Slow.seconds = seconds
+    # Where files lie is remembered, and compared: relative to a folder of its own it is the same for all.
+    os.makedirs(f"{directory}-files", exist_ok=True)
+    os.chdir(f"{directory}-files")
+    if os.environ.get("TORTURE_FORGET"):
+        forget(os.environ["TORTURE_FORGET"])
     model, x, y = make(name)
     model = keepfit.attach(model, directory, checkpoint_share=0.5)
     print("training", flush=True)
@@ -43,7 +65,7 @@ def main(directory: str, name: str, seconds: float) -> None:
             validation_data=(x, y),
             callbacks=[
                 keras.callbacks.EarlyStopping("loss", patience=30, restore_best_weights=True),
-                keras.callbacks.CSVLogger(f"{directory}.csv"),
+                keras.callbacks.CSVLogger("log.csv"),
                 Slow(),
             ],
         )

@@ -1,13 +1,15 @@
 """Keras's callbacks under keepfit: their memory, their files, their hooks; and the progress a person sees."""
 
+from keepfit.callbacks.book import CallbackMemory, SavedMemories
 from keepfit.callbacks.files import drop_backup_and_restore
 from keepfit.callbacks.hooks import has_predict_batch_hooks, has_test_batch_hooks, has_train_batch_hooks
-from keepfit.callbacks.keys import callback_keys
-from keepfit.callbacks.memory import CallbackMemory, SavedMemories
+from keepfit.callbacks.memory import Memory, restore, take
+from keepfit.callbacks.origin import callback_keys
 from keepfit.callbacks.progress import Progress, make_progress
 
 __all__ = [
     "CallbackMemory",
+    "Memory",
     "Progress",
     "SavedMemories",
     "callback_keys",
@@ -16,4 +18,6 @@ __all__ = [
     "has_test_batch_hooks",
     "has_train_batch_hooks",
     "make_progress",
+    "restore",
+    "take",
 ]

@@ -1,173 +1,223 @@
-"""The memory of callbacks: it belongs to the run, not to the callback object."""
+"""The memory of one callback: taken from one object, given back to it or to another."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Literal
 
-import keras
 import numpy as np
 
+from keepfit import _keras
 from keepfit.callbacks import files
-from keepfit.callbacks.keys import callback_keys, constructor_names, is_stock
-from keepfit.callbacks.plain import NotPlain, decode, encode
+from keepfit.callbacks.origin import OUTPUTS, class_name, is_stock, large_hash, origin_of, settings_of
+from keepfit.callbacks.plain import Array, NotPlain, decode, encode
+from keepfit.callbacks.stock import BEST, knowledge_of
+from keepfit.errors import InvalidArgument
 
-# What Keras sets up by itself, or what is not about training.
-_NEVER = frozenset({"_model", "model", "params", "validation_data"})
-_DERIVED = frozenset({"monitor_op", "min_delta"})
-# The memory of a task, as against counters of the run.
-_BEST = frozenset({"best", "best_weights", "best_epoch"})
-_COUNTERS = frozenset({"wait", "cooldown_counter", "stopped_epoch"})
+Mode = Literal["all", "best", "none"]
+
+# Code and places, which training does not change: nothing is lost when they are not saved.
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, functools.partial, type)
+_STATELESS = (*_CODE, logging.Logger, PurePath)
 
 
 @dataclass(frozen=True)
-class SavedMemories:
-    """The memories in a snapshot.
+class Memory:
+    """What one callback remembers.
 
     Args:
-        entries: One for each callback: ``key``, ``state`` (encoded), ``how`` it was taken.
-        tensors: Name -> array.
+        key: Which callback it is; see `callback_keys`.
+        class_name: Its class.
+        how: ``"state"`` for what ``get_state`` gave, ``"attributes"`` otherwise.
+        plain: Attribute -> JSON, as `encode` makes it; for ``"state"`` all under the name ``state``.
+        tensors: Name -> array, named like ``best_weights/0``; nobody may change them.
+        file: Where the callback's file ended, if it has one that goes on.
+        of_run: The attributes that go on whatever the task is.
+        unsaved: Attributes that could not be saved, with what they hold.
     """
 
-    entries: Sequence[Mapping[str, Any]] = ()
-    tensors: Mapping[str, Any] = field(default_factory=dict)
+    key: str
+    class_name: str
+    how: str = "attributes"
+    plain: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+    file: Mapping[str, Any] | None = None
+    of_run: Sequence[str] = ()
+    unsaved: Sequence[str] = ()
 
-    @classmethod
-    def from_state(cls, entries: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) -> SavedMemories:
-        """Return the memories that `CallbackMemory.take` gave."""
-        return cls(entries, tensors)
+    def __bool__(self) -> bool:
+        """Return whether there is anything to remember."""
+        return bool(self.plain or self.file or self.unsaved)
 
-    def of(self, key: str) -> tuple[str, Any] | None:
-        """Return how the memory under a key was taken, and the memory itself; None if there is none."""
-        for entry in self.entries:
-            if entry["key"] == key:
-                return entry["how"], decode(entry["state"], self.tensors)
-        return None
+    def without_task(self) -> Memory:
+        """Return what of it goes on whatever the task is."""
+        if self.how == "state":
+            return self
+        plain = {name: value for name, value in self.plain.items() if name in self.of_run}
+        tensors = {name: array for name, array in self.tensors.items() if name.split("/")[0] in plain}
+        return Memory(self.key, self.class_name, self.how, plain, tensors, self.file, self.of_run)
 
 
-class CallbackMemory:
-    """Take and give back what the callbacks of one fit remember.
+def take(callback: Any, key: str = "", *, known: Mapping[str, Array] | None = None) -> Memory:
+    """Return what a callback remembers now.
+
+    ``get_state`` of a callback that also has ``set_state`` is all that is used.
+    Of others it is the attributes that are plain data or arrays. An attribute
+    that still is as the script gave it, a text or a large array, is noted
+    rather than saved: output folders may move, and validation data is no memory.
 
     Args:
-        callbacks: The callbacks, in the order in which they are called.
-        fresh: Callbacks or classes that start without memory.
-    """
+        callback: The callback.
+        key: Its key.
+        known: Arrays taken before, by name: equal ones are used again rather than copied.
 
-    def __init__(self, callbacks: Sequence[Any], *, fresh: Sequence[Any] = ()) -> None:
-        self._callbacks = [c for c in callbacks if not isinstance(c, (keras.callbacks.History, keras.callbacks.ProgbarLogger))]
-        self._keys = callback_keys(self._callbacks)
-        self._fresh = [
-            any(callback is item or (isinstance(item, type) and isinstance(callback, item)) for item in fresh)
-            for callback in self._callbacks
+    Raises:
+        InvalidArgument: ``get_state`` gave something that cannot be saved.
+    """
+    tensors: dict[str, Array] = {}
+    # Keras replaces its callbacks' arrays and never writes into them, so that they need no copy.
+    keep = tensors.__setitem__ if is_stock(callback) else functools.partial(_keep_copy, tensors, known or {})
+    if has_state(callback):
+        plain = {"state": _state(callback, keep)}
+        return Memory(key, class_name(callback), "state", plain, tensors)
+    plain, unsaved = _attributes(callback, keep, tensors)
+    of_run = sorted(knowledge_of(callback).of_run & set(plain))
+    return Memory(key, class_name(callback), "attributes", plain, tensors, files.end_of(callback), of_run, unsaved)
+
+
+def restore(callback: Any, memory: Memory, *, mode: Mode = "all", drop_best_weights: bool = False) -> list[str]:
+    """Give a callback its memory back; after ``on_train_begin``, which resets Keras's own.
+
+    Args:
+        callback: The callback.
+        memory: What `take` returned, perhaps from another object.
+        mode: ``"all"``; ``"best"`` keeps best values and what goes on whatever the task is; ``"none"`` only that.
+        drop_best_weights: Leave best weights out: they belong to other data.
+
+    Returns:
+        What a user should know, a sentence each.
+    """
+    name = type(callback).__name__
+    if has_state(callback) != (memory.how == "state"):
+        return [
+            f"{name} offers get_state and set_state now and did not before, or the reverse: it starts without memory."
         ]
-        self.unsaved: dict[str, list[str]] = {}
+    if memory.how == "state":
+        callback.set_state(decode(memory.plain["state"], functools.partial(_read_copy, memory.tensors)))
+        return []
+    said: list[str] = []
+    read = functools.partial(_read_shared if is_stock(callback) else _read_copy, memory.tensors)
+    for attribute, encoded in memory.plain.items():
+        if not _goes_on(memory, attribute, mode) or (attribute == "best_weights" and drop_best_weights):
+            continue
+        if isinstance(encoded, dict) and "given" in encoded:
+            said += _as_given(callback, attribute, encoded["given"])
+            continue
+        value = decode(encoded, read)
+        if attribute == "best_weights" and not _fits(callback, value):
+            said.append(f"{name}: its best weights do not fit the model any more and were left out.")
+            continue
+        vars(callback)[attribute] = value
+    return said
 
-    def __len__(self) -> int:
-        """Return how many callbacks there are beside those of the loop itself."""
-        return len(self._callbacks)
 
-    def before_begin(self, saved: SavedMemories) -> None:
-        """Do what must be done before ``on_train_begin``: files go on where they were."""
-        for callback, memory in self._remembered(saved):
-            files.before_begin(callback, memory[1])
+def settings_since(callback: Any, left: Memory) -> dict[str, Any]:
+    """Return the settings of a callback that differ from what was taken of it: its script set them by hand.
 
-    def after_begin(self, saved: SavedMemories, *, mode: str, drop_best_weights: bool = False) -> list[str]:
-        """Give memories back after ``on_train_begin``, which resets Keras's callbacks.
+    Args:
+        callback: The callback; Keras's own have no settings in their memory.
+        left: What was taken of it last.
+    """
+    if is_stock(callback) or left.how == "state":
+        return {}
+    now = take(callback, left.key, known=left.tensors)
+    changed = {}
+    for name in settings_of(callback) & set(left.plain) & set(now.plain):
+        names = {tensor for tensor in now.tensors if tensor.split("/")[0] == name}
+        if now.plain[name] != left.plain[name] or any(now.tensors[n] is not left.tensors.get(n) for n in names):
+            changed[name] = vars(callback)[name]
+    return changed
 
-        Args:
-            saved: The memories.
-            mode: ``"all"``; ``"best"`` keeps best values and weights and the run's counters; ``"none"`` the counters only.
-            drop_best_weights: Leave best weights out: they belong to other data.
 
-        Returns:
-            What a user should know, one sentence each.
-        """
-        said: list[str] = []
-        for callback, (how, state) in self._remembered(saved):
-            files.after_begin(callback, state)
-            self._give(callback, how, state, mode=mode, drop_best_weights=drop_best_weights, said=said)
-        return said
+def has_state(callback: Any) -> bool:
+    """Return whether a callback says itself what it remembers."""
+    return callable(getattr(callback, "get_state", None)) and callable(getattr(callback, "set_state", None))
 
-    def put_back(self, saved: SavedMemories) -> None:
-        """Give memories back where no hook is called: what a script reads of a callback is right."""
-        for callback, (how, state) in self._remembered(saved):
-            self._give(callback, how, state, mode="all", drop_best_weights=False, said=[])
 
-    def take(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Return the memories as JSON, and their arrays as tensors ``callbacks/…``."""
-        entries, tensors = [], {}
-        for index, (callback, key) in enumerate(zip(self._callbacks, self._keys, strict=True)):
-            how, state = self._memory(callback, key)
-            entries.append({"key": key, "how": how, "state": encode(state, f"callbacks/{index}", tensors)})
-        return entries, tensors
+def _state(callback: Any, keep: Any) -> Any:
+    try:
+        return encode(callback.get_state(), "state", keep)
+    except NotPlain as error:
+        raise InvalidArgument(
+            f"{type(callback).__name__}.get_state() returned something that cannot be saved: {error}. "
+            "Return None, numbers, texts, arrays, and lists, tuples, sets and dicts of those."
+        ) from None
 
-    def last_history_logs(self, callbacks: Any) -> dict[str, Any]:
-        """Return what the History callback recorded for the last epoch, additions of other callbacks included."""
-        history = next((c for c in callbacks.callbacks if isinstance(c, keras.callbacks.History)), None)
-        if history is None or not getattr(history, "epoch", None):
-            return {}
-        return {name: values[-1] for name, values in history.history.items() if values}
 
-    def _remembered(self, saved: SavedMemories) -> list[tuple[Any, tuple[str, Any]]]:
-        found = []
-        for callback, key, fresh in zip(self._callbacks, self._keys, self._fresh, strict=True):
-            memory = None if fresh else saved.of(key)
-            if memory is not None:
-                found.append((callback, memory))
-        return found
-
-    def _memory(self, callback: Any, key: str) -> tuple[str, Any]:
-        if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
-            return "state", callback.get_state()
-        skipped = _NEVER | (_DERIVED | set(constructor_names(type(callback))) if is_stock(callback) else frozenset())
-        skipped = skipped - _BEST
-        state: dict[str, Any] = {}
-        unsaved = []
-        for name, value in vars(callback).items():
-            if name in skipped:
-                continue
+def _attributes(callback: Any, keep: Any, tensors: dict[str, Array]) -> tuple[dict[str, Any], list[str]]:
+    stock = is_stock(callback)
+    settings = settings_of(callback)
+    skipped = knowledge_of(callback).not_memory | ((settings - BEST) if stock else (settings & OUTPUTS))
+    origin = origin_of(callback)
+    plain: dict[str, Any] = {}
+    unsaved: list[str] = []
+    for name, value in list(vars(callback).items()):
+        if name in skipped:
+            continue
+        if name in origin.texts and value == origin.texts[name] and type(value) is type(origin.texts[name]):
+            plain[name] = {"given": None}
+        elif name in origin.large and large_hash(value) == origin.large[name]:
+            plain[name] = {"given": origin.large[name]}
+        else:
+            before = set(tensors)
             try:
-                encode(value, "", {})
-            except NotPlain:
-                if not is_stock(callback) and not callable(value):
-                    unsaved.append(name)
-                continue
-            state[name] = value
-        state.update(files.state_of(callback))
-        if unsaved:
-            self.unsaved[key] = unsaved
-        return "attributes", state
-
-    def _give(
-        self, callback: Any, how: str, state: Any, *, mode: str, drop_best_weights: bool, said: list[str]
-    ) -> None:
-        if how == "state":
-            callback.set_state(state)
-            return
-        for name, value in state.items():
-            if name.startswith(files.PREFIX) or not _carried(callback, name, mode):
-                continue
-            if name == "best_weights" and value is not None:
-                if drop_best_weights:
-                    continue
-                if not _fits(callback, value):
-                    said.append(
-                        f"{type(callback).__name__}: its best weights do not fit the model any more and were left out."
-                    )
-                    continue
-            setattr(callback, name, value)
+                plain[name] = encode(value, name, keep)
+            except NotPlain as error:
+                for half in set(tensors) - before:
+                    del tensors[half]
+                if not stock and not _is_elsewhere(callback, value):
+                    unsaved.append(f"{name} ({error})")
+    return plain, unsaved
 
 
-def _carried(callback: Any, name: str, mode: str) -> bool:
-    if mode == "all":
+def _is_elsewhere(callback: Any, value: Any) -> bool:
+    """Return whether a value is code, or a part of the model, whose state the run keeps."""
+    if isinstance(value, _STATELESS):
         return True
-    if name in _BEST:
-        return mode == "best"
-    if not is_stock(callback):
-        # A user's callback cannot say what of it is about the task; only with get_state does it go on.
+    model = getattr(callback, "model", None)
+    if model is None:
         return False
-    return name not in _COUNTERS
+    return value is getattr(model, "optimizer", None) or any(value is layer for layer in _keras.all_layers(model))
+
+
+def _keep_copy(tensors: dict[str, Array], known: Mapping[str, Array], name: str, array: Array) -> None:
+    # A copy: what the callback does to its array afterwards must not reach what was taken. An equal one from
+    # before saves holding it twice.
+    before = known.get(name)
+    tensors[name] = before if before is not None and _same_bits(before, array) else np.array(array)
+
+
+def _goes_on(memory: Memory, attribute: str, mode: Mode) -> bool:
+    return mode == "all" or attribute in memory.of_run or (mode == "best" and attribute in BEST)
+
+
+def _as_given(callback: Any, attribute: str, recorded: str | None) -> list[str]:
+    """Put back a text that was as the script gave it; say so where the script gives other data than before."""
+    if recorded is None:
+        given = origin_of(callback).texts
+        if attribute in given:
+            vars(callback)[attribute] = given[attribute]
+        return []
+    if large_hash(vars(callback).get(attribute)) == recorded:
+        return []
+    return [
+        f"{type(callback).__name__}.{attribute} holds other data than recorded; it was left as the script gives it."
+    ]
 
 
 def _fits(callback: Any, weights: Any) -> bool:
@@ -175,3 +225,19 @@ def _fits(callback: Any, weights: Any) -> bool:
     if model is None or not isinstance(weights, (list, tuple)):
         return True
     return [np.shape(w) for w in weights] == [tuple(v.shape) for v in model.weights]
+
+
+def _read_copy(tensors: Mapping[str, Array], name: str) -> Array:
+    return np.array(tensors[name])
+
+
+def _read_shared(tensors: Mapping[str, Array], name: str) -> Array:
+    # PyTorch warns of arrays that cannot be written to, when they become weights.
+    array = tensors[name]
+    return array if array.flags.writeable else np.array(array)
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return np.array_equal(one.ravel().view(np.uint8), other.ravel().view(np.uint8))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-_BETWEEN_UPDATES_S = 0.1
+Logs = Mapping[str, Any]
 
 
 class Progress:
@@ -21,9 +21,7 @@ class Progress:
         steps: Steps in an epoch, None where unknown.
     """
 
-    def __init__(
-        self, *, fit: int, name: str | None, epochs: int, first_epoch: int, steps: int | None
-    ) -> None:
+    def __init__(self, *, fit: int, name: str | None, epochs: int, first_epoch: int, steps: int | None) -> None:
         self.title = f"fit {fit}" + (f" ({name})" if name else "")
         self.epochs = epochs
         self.first_epoch = first_epoch
@@ -35,127 +33,52 @@ class Progress:
             self.say(message)
 
     def epoch_begin(self, label: int) -> None:
-        """Begin epoch ``label``, counted from 0."""
+        """Begin epoch ``label``, counted from 0; maybe somewhere inside it."""
 
-    def update(self, step: int, logs: Callable[[], dict[str, Any]]) -> None:
-        """Show that ``step`` steps of the epoch are finished; ``logs`` is asked only when something is drawn."""
+    def update(self, step: int, logs: Callable[[], Logs] | Logs | None) -> None:
+        """Show that ``step`` steps of the epoch are finished; a function is called only when something is drawn."""
 
     def validation(self) -> None:
         """Show that validation runs."""
 
-    def epoch_end(self, label: int, logs: dict[str, Any], seconds: float) -> None:
-        """Show a finished epoch."""
+    def epoch_end(self, label: int, logs: Logs, seconds: float) -> None:
+        """Show a finished epoch.
+
+        Args:
+            label: Its number, from 0.
+            logs: What was recorded of it.
+            seconds: How long it took in this process.
+        """
 
     def say(self, message: str) -> None:
         """Show one line."""
 
-    def end(self, logs: dict[str, Any]) -> None:
-        """Finish."""
+    def end(self, logs: Logs) -> None:
+        """Finish; ``logs`` are the last epoch's."""
 
     def abort(self) -> None:
-        """Finish early; leaves the terminal as it should be."""
+        """Finish early; whatever was shown is left as it should be. May be called at any time, and again."""
 
 
 class PlainProgress(Progress):
     """One line an epoch, for logs and pipes."""
 
-    def epoch_end(self, label: int, logs: dict[str, Any], seconds: float) -> None:
+    _seen = 0
+
+    def update(self, step: int, logs: Callable[[], Logs] | Logs | None) -> None:  # noqa: ARG002 - the interface
+        """Count, and show nothing."""
+        self._seen = step
+
+    def epoch_end(self, label: int, logs: Logs, seconds: float) -> None:
         """Print the epoch's line."""
-        steps = f"{self.steps} steps, " if self.steps else ""
-        last = self.first_epoch + self.epochs
-        self.say(f"{self.title} | epoch {label + 1}/{last} | {steps}{seconds:.2f} s{shown(logs, ' | ')}")
+        steps = self.steps or self._seen
+        place = f"{self.title} | epoch {label + 1}/{self.first_epoch + self.epochs}"
+        count = f"{steps} step{'s' if steps != 1 else ''}, " if steps else ""
+        self.say(" | ".join([place, f"{count}{seconds:.2f} s", *shown(logs)]))
 
     def say(self, message: str) -> None:
         """Print one line."""
-        print(message, file=sys.stdout, flush=True)  # noqa: T201 - what a person sees
-
-
-class BarProgress(Progress):
-    """One live line for a fit, in a terminal or a notebook."""
-
-    def begin(self, message: str | None = None) -> None:
-        """Start the bar."""
-        from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
-
-        self._bar = Bar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[place]}"),
-            TextColumn("{task.fields[logs]}"),
-            TextColumn("{task.fields[pace]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            refresh_per_second=8,
-        )
-        self._total = None if self.steps is None else self.steps * self.epochs
-        self._task = self._bar.add_task(self.title, total=self._total, place="", logs="", pace="")
-        self._drawn = 0.0
-        self._since = (time.perf_counter(), 0)
-        self._epoch = self.first_epoch
-        self._bar.start()
-        if message:
-            self.say(message)
-
-    def epoch_begin(self, label: int) -> None:
-        """Show which epoch runs."""
-        self._epoch = label
-        self._draw(0, None)
-
-    def update(self, step: int, logs: Callable[[], dict[str, Any]]) -> None:
-        """Move the bar, some ten times a second."""
-        now = time.perf_counter()
-        if now - self._drawn >= _BETWEEN_UPDATES_S:
-            self._drawn = now
-            self._draw(step, logs())
-
-    def validation(self) -> None:
-        """Show that validation runs."""
-        self._bar.update(self._task, pace="validating")
-
-    def epoch_end(self, label: int, logs: dict[str, Any], seconds: float) -> None:
-        """Show the epoch's metrics."""
-        now = time.perf_counter()
-        if now - self._drawn >= _BETWEEN_UPDATES_S:
-            self._drawn = now
-            self._draw(self.steps or 0, logs)
-
-    def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        bar = getattr(self, "_bar", None)
-        if bar is None:
-            print(message, flush=True)  # noqa: T201 - what a person sees
-        else:
-            bar.console.print(message, highlight=False, markup=False)
-
-    def end(self, logs: dict[str, Any]) -> None:
-        """Leave the last epoch's metrics standing."""
-        if logs:
-            self._draw(self.steps or 0, logs)
-        if self._total is not None:
-            self._bar.update(self._task, completed=self._total)
-        self._stop()
-
-    def abort(self) -> None:
-        """Stop the bar where it is."""
-        self._stop()
-
-    def _stop(self) -> None:
-        bar = getattr(self, "_bar", None)
-        if bar is not None:
-            bar.stop()
-
-    def _draw(self, step: int, logs: dict[str, Any] | None) -> None:
-        done = (self._epoch - self.first_epoch) * (self.steps or 0) + step
-        fields: dict[str, Any] = {"place": f"epoch {self._epoch + 1}/{self.first_epoch + self.epochs}"}
-        if self.steps:
-            fields["place"] += f" step {step}/{self.steps}"
-        if logs is not None:
-            fields["logs"] = shown(logs, " ").strip()
-        since, before = self._since
-        elapsed = time.perf_counter() - since
-        if done > before and elapsed > 0:
-            each = elapsed / (done - before)
-            fields["pace"] = f"{each * 1e3:.3g} ms/step" if each < 1 else f"{each:.3g} s/step"
-        self._bar.update(self._task, completed=done if self._total else None, **fields)
+        printed(message)
 
 
 def make_progress(
@@ -174,17 +97,46 @@ def make_progress(
     facts: dict[str, Any] = {"fit": fit, "name": name, "epochs": epochs, "first_epoch": first_epoch, "steps": steps}
     if verbose == 0:
         return Progress(**facts)
-    if verbose == 2 or not (sys.stdout.isatty() or "ipykernel" in sys.modules):
-        return PlainProgress(**facts)
-    return BarProgress(**facts)
+    if verbose != 2:
+        if in_notebook():
+            from keepfit.callbacks.bar import NotebookBar
+
+            return NotebookBar(**facts)
+        if in_terminal():
+            from keepfit.callbacks.bar import TerminalBar
+
+            return TerminalBar(**facts)
+    return PlainProgress(**facts)
 
 
-def shown(logs: dict[str, Any], separator: str) -> str:
-    """Return metrics with four significant digits, each after the separator."""
+def shown(logs: Logs) -> list[str]:
+    """Return metrics with four significant digits; what is not a number is left out."""
     parts = []
     for name, value in logs.items():
         try:
-            parts.append(f"{separator}{name} {float(value):.4g}")
+            parts.append(f"{name} {float(value):.4g}")
         except (TypeError, ValueError):
             continue
-    return "".join(parts)
+    return parts
+
+
+def printed(message: str) -> None:
+    """Print one line to standard output; a metric's name that it cannot write must not stop a training."""
+    try:
+        print(message, flush=True)  # noqa: T201 - what a person sees
+    except UnicodeEncodeError:
+        print(message.encode("ascii", "replace").decode(), flush=True)  # noqa: T201
+
+
+def in_terminal() -> bool:
+    """Return whether standard output is a terminal that can draw a line again."""
+    output: Any = sys.stdout
+    isatty = getattr(output, "isatty", None)
+    return bool(isatty and isatty()) and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel; imports nothing."""
+    interactive: Any = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,291 @@
+"""Signals, exceptions and full disks: the last finished step is kept, and the run goes on from it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keepfit
+from keepfit.errors import KeepfitWarning, StoreFull
+from keepfit.journal import Reader
+from keepfit.store import Disk
+from tests.bits import differing, joined_history, state_bits
+from tests.models import make
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def control(name: str, epochs: int, **arguments: Any) -> tuple[Any, Any]:
+    """Return state and logs of a training that nothing interrupts."""
+    model, x, y = make(name)
+    with keepfit.Run(model) as run:
+        history = run.fit(x, y, batch_size=16, epochs=epochs, verbose=0, **arguments)
+        return state_bits(model), joined_history([history])
+
+
+class Raise(keras.callbacks.Callback):
+    """Raise in one hook, once in the life of the object."""
+
+    def __init__(self, hook: str, at: int, error: BaseException) -> None:
+        super().__init__()
+        number = at
+        armed = {"armed": True}
+
+        def raising(index: Any = None, logs: Any = None) -> None:
+            # Some hooks are given a number, the others only logs.
+            if armed["armed"] and (index == number or not isinstance(index, int)):
+                armed["armed"] = False
+                raise error
+
+        setattr(self, hook, raising)
+
+
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_train_begin", 0),
+        ("on_epoch_begin", 1),
+        ("on_train_batch_begin", 3),
+        ("on_train_batch_end", 2),
+        ("on_test_begin", 0),
+        ("on_test_batch_end", 1),
+        ("on_epoch_end", 2),
+        ("on_train_end", 0),
+    ],
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("from a callback")])
+def test_fit_goes_on_after_an_exception_in(hook: str, number: int, error: BaseException) -> None:
+    """The same call again ends with the bits and logs of a fit that nothing interrupted."""
+    model, x, y = make("averaged_weights")
+    arguments: dict[str, Any] = {
+        "batch_size": 16,
+        "epochs": 4,
+        "verbose": 0,
+        "validation_data": (x, y),
+        "callbacks": [
+            keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=50.0, cooldown=1),
+            Raise(hook, number, error),
+        ],
+    }
+    with keepfit.Run(model) as run:
+        with pytest.raises(type(error)):
+            run.fit(x, y, **arguments)
+        history = run.fit(x, y, **arguments)
+        found = state_bits(model), joined_history([history])
+    arguments["callbacks"] = arguments["callbacks"][:2]
+    del arguments["batch_size"], arguments["verbose"], arguments["epochs"]
+    whole = control("averaged_weights", 4, **arguments)
+    assert differing(whole[0], found[0]) == []
+    assert found[1] == whole[1]
+
+
+def test_exception_names_the_place() -> None:
+    """What is raised within a fit keeps its type and says where it was."""
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run, pytest.raises(ZeroDivisionError) as caught:
+        run.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=[Raise("on_epoch_end", 2, ZeroDivisionError())])
+    assert caught.value.__notes__ == ["in fit 1, epoch 3, step 5"]
+
+
+class Flaky(keras.utils.PyDataset):
+    """Batches of which one cannot be read, once."""
+
+    def __init__(self, x: Any, y: Any, *, broken: int | None) -> None:
+        super().__init__()
+        self.x, self.y, self.broken, self.reads = x, y, broken, 0
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads += 1
+        if self.reads == self.broken:
+            raise OSError("the disk had a hiccup")
+        rows = slice(index * 10, index * 10 + 10)
+        return self.x[rows], self.y[rows]
+
+
+def test_fit_goes_on_after_data_could_not_be_read() -> None:
+    """An exception of the data leaves the last finished step; the next call takes the same batch again."""
+    results = []
+    for broken in (None, 10):
+        model, x, y = make("dropout_batch_norm")
+        data = Flaky(x, y, broken=broken)
+        with keepfit.Run(model) as run:
+            if broken is not None:
+                with pytest.raises(OSError, match="hiccup"):
+                    run.fit(data, epochs=3, verbose=0)
+                assert 0 < run.position.step < 14
+            history = run.fit(data, epochs=3, verbose=0)
+            results.append((state_bits(model), joined_history([history])))
+    assert differing(results[0][0], results[1][0]) == []
+    assert results[0][1] == results[1][1]
+
+
+def batches(x: Any, y: Any) -> Iterator[Any]:
+    """Yield batches without end, the order drawn from NumPy's global generator."""
+    while True:
+        rows = np.random.randint(0, len(x), size=8)  # noqa: NPY002 - the global one is the point
+        yield x[rows], y[rows]
+
+
+@pytest.mark.filterwarnings("ignore:Fit 2. callbacks.Raise")  # the second process's callback does not raise
+def test_generator_goes_on_in_a_new_process(tmp_path: Path) -> None:
+    """A generator is brought back by replay, and that is said and recorded; the bits are the same."""
+    whole = None
+    for folder in ("whole", "cut"):
+        model, x, y = make("dropout_batch_norm")
+        callbacks = [Raise("on_epoch_begin", 2 if folder == "cut" else 99, ZeroDivisionError())]
+        run = keepfit.Run(model, tmp_path / folder)
+        generator = batches(x, y)
+        run.fit(generator, epochs=2, steps_per_epoch=3, verbose=0)
+        if folder == "whole":
+            run.fit(generator, epochs=4, steps_per_epoch=5, verbose=0, initial_epoch=0, callbacks=callbacks)
+            whole = state_bits(model)
+            run.close()
+            continue
+        with pytest.raises(ZeroDivisionError):
+            run.fit(generator, epochs=4, steps_per_epoch=5, verbose=0, initial_epoch=0, callbacks=callbacks)
+        run.close()
+    assert whole is not None
+    model, x, y = make("dropout_batch_norm")
+    run = keepfit.Run(model, tmp_path / "cut")
+    generator = batches(x, y)
+    run.fit(generator, epochs=2, steps_per_epoch=3, verbose=0)
+    callbacks = [Raise("on_epoch_begin", 99, ZeroDivisionError())]
+    with pytest.warns(KeepfitWarning, match="going through it again"):
+        run.fit(generator, epochs=4, steps_per_epoch=5, verbose=0, initial_epoch=0, callbacks=callbacks)
+    assert differing(whole, state_bits(model)) == []
+    assert any("going through it again" in text for text in run.recorder.fits[2].approximate)
+
+
+def test_fits_go_on_in_one_generator() -> None:
+    """Three fits over one generator see its batches in a row, none lost and none twice."""
+    seen: list[float] = []
+
+    def counting() -> Iterator[Any]:
+        for number in range(1000):
+            yield np.full((4, 6), number, "float32"), np.zeros((4, 1), "float32")
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(logs["number"])
+
+    class Model(keras.Sequential):
+        def train_step(self, state: Any, data: Any) -> Any:
+            return {"number": data[0][0, 0]}, state
+
+    model = Model([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    generator = counting()
+    with keepfit.Run(model) as run:
+        for _ in range(3):
+            run.fit(generator, epochs=2, steps_per_epoch=2, verbose=0, callbacks=[Look()])
+    assert seen == list(range(12))
+
+
+def test_full_disk_keeps_the_training_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space left: a clear error, the model whole, nothing half-written counted; with space the run goes on."""
+    model, x, y = make("dropout_batch_norm")
+    run = keepfit.Run(model, tmp_path / "run", checkpoint_share=1.0)
+    arguments = {"batch_size": 16, "epochs": 6, "verbose": 0}
+    write = Disk.write
+
+    def full(*given: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Disk, "write", full)
+    slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.1))
+    with pytest.warns(KeepfitWarning, match="could not be written"), pytest.raises(StoreFull, match="No space left"):
+        run.fit(x, y, callbacks=[slow], **arguments)
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+    monkeypatch.setattr(Disk, "write", write)
+    history = run.fit(x, y, callbacks=[slow], **arguments)
+    found = state_bits(model), joined_history([history])
+    run.close()
+    whole = control("dropout_batch_norm", 6)
+    assert differing(whole[0], found[0]) == []
+    assert whole[1] == found[1]
+
+
+@pytest.mark.parametrize("plan", ["fused", "stepwise"])
+def test_loss_that_is_not_finite_is_said_at_once(plan: str, tmp_path: Path) -> None:
+    """A NaN names fit, epoch and step, and the last good checkpoint stays."""
+    model, x, y = make("plain_dense")
+    run = keepfit.Run(model, tmp_path, plan=plan, checkpoint_share="each", keep=2)
+    run.fit(x, y, batch_size=10, epochs=1, verbose=0, shuffle=False, name=None)
+    y = y.copy()
+    y[33] = np.nan
+    with pytest.warns(KeepfitWarning, match="NaN or infinite in fit 2, epoch 2, step 4\\."):
+        run.fit(x, y, batch_size=10, epochs=1, verbose=0, shuffle=False)
+    for _ in range(4):
+        with pytest.warns(KeepfitWarning, match="NaN or infinite"):
+            run.fit(x, y, batch_size=10, epochs=1, verbose=0, shuffle=False)
+    run.recorder.flush()
+    good = [c.fit for c in run.recorder.checkpoints if c.kind == "end" and c.good]
+    assert good == [1]
+    assert run.load(fit=1) == 1
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+
+
+SCRIPT = """
+import sys, time, keepfit, keras
+from tests.models import make
+model, x, y = make("dropout_batch_norm")
+class Slow(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None): time.sleep(0.1)
+    def on_test_batch_end(self, batch, logs=None): time.sleep(0.05)
+model = keepfit.attach(model, sys.argv[1])
+print("training", flush=True)
+model.fit(x, y, batch_size=16, epochs=20, verbose=0, validation_data=(x, y), validation_batch_size=10, callbacks=[Slow()])
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)])
+def test_signal_leaves_a_checkpoint_and_the_usual_status(number: int, status: int, tmp_path: Path) -> None:
+    """SIGTERM and Ctrl-C finish the dispatch in flight, keep the last step, and end the process as they always do."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "run")],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "training\n"
+    while not _has_epochs(tmp_path / "run", 3):
+        assert process.poll() is None
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert "done" not in output
+    assert process.returncode == status, errors
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+    with Reader.open(tmp_path / "run") as reader:
+        newest = reader.checkpoints()[-1]
+        interrupted = reader.events(kind="interrupted")
+    assert newest.kind == "inside"
+    assert newest.position.step == interrupted[-1].step
+    assert newest.position.epoch >= 3
+
+
+def _has_epochs(directory: Path, count: int) -> bool:
+    try:
+        with Reader.open(directory) as reader:
+            return len(reader.epochs()) >= count
+    except OSError:
+        return False
