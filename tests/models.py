@@ -127,9 +127,7 @@ class PenalisedDense(keras.layers.Dense):
 
 def added_loss() -> tuple[Any, Any, Any]:
     """``add_loss`` in a layer, and a regulariser."""
-    model = keras.Sequential(
-        [keras.Input((6,)), PenalisedDense(8, kernel_regularizer="l2"), keras.layers.Dense(1)]
-    )
+    model = keras.Sequential([keras.Input((6,)), PenalisedDense(8, kernel_regularizer="l2"), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adagrad(1e-1), "mse")
     return model, *regression_data()
 
@@ -175,7 +173,11 @@ def convolution() -> tuple[Any, Any, Any]:
     )
     model.compile(keras.optimizers.Adamax(1e-2), "mse")
     generator = np.random.default_rng(4)
-    return model, generator.normal(size=(70, 6, 6, 2)).astype("float32"), generator.normal(size=(70, 1)).astype("float32")
+    return (
+        model,
+        generator.normal(size=(70, 6, 6, 2)).astype("float32"),
+        generator.normal(size=(70, 1)).astype("float32"),
+    )
 
 
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from keepfit.demo.compare import differing_state
 from keepfit.journal import Reader
@@ -45,7 +48,51 @@ class Toll:
         self.moments[moment] = self.moments.get(moment, 0) + 1
 
 
-def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> subprocess.Popen[str]:
+class Forked:
+    """A training script in a forked process: new in all but its imports, which take most of a new one's time.
+
+    The process that forks has imported Keras and JAX and has never used them.
+    """
+
+    def __init__(self, directory: Path, model: str, seconds: float) -> None:
+        from keepfit import live
+        from tests.continuity import child
+
+        self.returncode: int | None = None
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                os.dup2(writing, 1)
+                os.dup2(writing, 2)
+                os.close(reading)
+                sys.stdout = os.fdopen(1, "w", buffering=1)
+                child.main(str(directory), model, seconds)
+                for run in list(live._RUNS):  # what a process does at its end
+                    run.close()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(writing)
+        self.stdout = os.fdopen(reading)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for the end; return what was printed."""
+        del timeout
+        output = self.stdout.read()
+        self.stdout.close()
+        _, status = os.waitpid(self.pid, 0)
+        self.returncode = os.waitstatus_to_exitcode(status)
+        return output, None
+
+
+FORK = False
+
+
+def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> Any:
     """Start the training script; returns when it has begun to train.
 
     Args:
@@ -54,15 +101,18 @@ def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> s
         seconds: How long it waits after each epoch.
         forget: Beginning of the names of tensors that a resume leaves out: the negative control.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.continuity.child", str(directory), model, str(seconds)],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "jax", "TORTURE_FORGET": forget},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    process: Any = (
+        Forked(directory, model, seconds)
+        if FORK
+        else subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.continuity.child", str(directory), model, str(seconds)],
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": "jax", "TORTURE_FORGET": forget},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     )
-    assert process.stdout is not None
     lines = []
     for line in process.stdout:
         if line.startswith("training"):
@@ -92,12 +142,16 @@ def kill_series(
     control, killed = place / f"{model}-control", place / f"{model}-killed"
     run_to_end(control, model)
     for _ in range(kills):
-        process = start(killed, model, 0.06, forget=forget)
-        time.sleep(chance.uniform(at_least_s, 2.2))
+        process = start(killed, model, 0.15, forget=forget)
+        time.sleep(chance.uniform(at_least_s, 1.3))
+        if chance.random() < 0.3:
+            wait_for_a_write(killed, 1.0)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
             toll.count(moment_of(killed))
+        else:
+            break  # it came to its end before the kill did
     run_to_end(killed, model, forget=forget)
     toll.differing += [f"{model}: {name}" for name in differing_state(control, killed)[0]]
     mine, theirs = (Path(f"{folder}-files/log.csv").read_bytes() for folder in (control, killed))
@@ -109,17 +163,29 @@ def kill_series(
 
 
 def moment_of(directory: Path) -> str:
-    """Return what the killed process was doing, as far as its folder tells."""
-    if any(directory.rglob("*.tmp*")):
-        return "writing"
+    """Return what the killed process was doing, as far as its folder and the file that its callback writes tell."""
+    if files_aside(directory):
+        return "writing a checkpoint"
+    doing = Path(f"{directory}-files/doing")
+    if doing.exists() and doing.read_text() == "validation":
+        return "validation"
     try:
         with Reader.open(directory) as reader:
-            epochs, checkpoints = reader.epochs(), reader.checkpoints()
+            return "training" if reader.epochs() else "compiling or first epoch"
     except OSError:
         return "starting"
-    if not epochs:
-        return "compiling or first epoch"
-    return "training" if checkpoints and checkpoints[-1].kind != "end" else "between fits or training"
+
+
+def files_aside(directory: Path) -> list[Path]:
+    """Return the files that a checkpoint is being written to at this moment."""
+    return [path for path in (directory / "objects").glob("*") if path.suffix != ".safetensors"]
+
+
+def wait_for_a_write(directory: Path, patience_s: float) -> None:
+    """Return when a checkpoint is being written, or after a while."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and not files_aside(directory):
+        time.sleep(0.0002)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--new-interpreters", action="store_true", help="start Python anew each time instead of forking"
+    )
     given = parser.parse_args(arguments)
+    if not given.new_interpreters:
+        global FORK
+        FORK = True
+        warnings.filterwarnings("ignore")
     chance = random.Random(given.seed)
     toll = Toll()
     each = 8

@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _backend
 
 if TYPE_CHECKING:
-    from keepfit.attach import attach
+    from keepfit import errors
+    from keepfit._attach import attach
     from keepfit.history import History
     from keepfit.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["History", "Run", "__version__", "attach"]
+__all__ = ["History", "Run", "__version__", "attach", "errors"]
 
-_HOMES = {"attach": "keepfit.attach", "Run": "keepfit.run", "History": "keepfit.history"}
+_HOMES = {"attach": "keepfit._attach", "Run": "keepfit.run", "History": "keepfit.history"}
 
 _backend.choose()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'keepfit' has no attribute {name!r}")
     import importlib
 
+    if name == "errors":
+        return importlib.import_module("keepfit.errors")
     if name in ("attach", "Run"):
         _backend.check()
     value = getattr(importlib.import_module(_HOMES[name]), name)

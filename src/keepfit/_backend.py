@@ -62,4 +62,3 @@ def _configured() -> str | None:
 
 def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
-

@@ -64,6 +64,13 @@ def build(model: Any, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def call_symbolically(model: Any, batch: Any) -> None:
+    """Create the variables of an unbuilt model by calling it on a batch without targets."""
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    with keras.StatelessScope():
+        model(x)
+
+
 def value(variable: Any) -> Any:
     """Return the backend's array in a variable, without a copy."""
     return variable._value

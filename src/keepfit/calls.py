@@ -49,12 +49,19 @@ def evaluate(
             batch_hooks=has_test_batch_hooks(hooks.callbacks),
             poll=interrupts.leave,
         )
-    progress.say("evaluate | " + " | ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, float)))
+    progress.say(
+        "evaluate | " + " | ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, float))
+    )
     return logs if return_dict else _keras.flat_logs(run.model, logs)
 
 
 def predict(
-    run: Run, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks: Any = None
+    run: Run,
+    x: Any,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    steps: int | None = None,
+    callbacks: Any = None,
 ) -> Any:
     """Predict; see ``keras.Model.predict``."""
     del verbose  # predictions are shown by whoever asked for them

@@ -115,7 +115,9 @@ def phase_of(
     if changed:
         first = next(iter(changed))
         return "new", f"{len(changed)} variables were set by hand ({first} among them)"
-    missing = [key for key in last.detail.get("rewriters", ()) if key not in (*callback_keys, *facts.get("rewriters", ()))]
+    missing = [
+        key for key in last.detail.get("rewriters", ()) if key not in (*callback_keys, *facts.get("rewriters", ()))
+    ]
     if missing:
         return "new", f"{missing[0].split('(')[0]} rewrote weights at the end of fit {last.number} and is not there now"
     return "continues", f"fit {last.number} reached its length and nothing about the task changed"

@@ -11,7 +11,7 @@ import numpy as np
 
 from keepfit import _keras
 from keepfit.engine.base import Block, Engine
-from keepfit.feed import Feed
+from keepfit.feed import Cursor, Feed
 from keepfit.pace import Pace
 
 
@@ -98,6 +98,8 @@ def blocks(feed: Feed, *, steps: int | None) -> Iterator[tuple[int, Block]]:
     """
     pace = Pace()
     done = 0
+    # Every evaluation begins with the first batch, also where `steps` left the last one inside a pass.
+    feed.cursor = Cursor()
     feed.begin_epoch()
     try:
         while (block := feed.next_block(steps or pace.steps)) is not None:

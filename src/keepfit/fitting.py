@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ class FitCall:
         if decision.kind == "changed":
             decision = self._branch(decision)
         for path, pair in decision.comparison.warns.items():
-            self.run.notice(f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair})
+            self.run.notice(
+                f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair}
+            )
         if decision.kind == "replay":
             return self._replay(decision)
         if decision.kind == "resume":
@@ -66,7 +69,9 @@ class FitCall:
         """Check the arguments, read the sources, and bring the model to where the run stands."""
         request = self.request
         if not self.model.compiled or self.model.optimizer is None:
-            raise NotCompiled("The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before fit().")
+            raise NotCompiled(
+                "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before fit()."
+            )
         given = keras.tree.flatten(request.callbacks) if request.callbacks else []
         self.callbacks, dropped = drop_backup_and_restore(given)
         if dropped:
@@ -131,7 +136,11 @@ class FitCall:
             return Decision("new", number)
         asked = self.recipe
         touched = set_by_hand(self.variables, left.values) or learning_rate_config(self.model.optimizer) != left.rate
-        strict = {**asked.strict, "start": left.recipe.strict["start"], "learning_rate": left.recipe.strict["learning_rate"]}
+        strict = {
+            **asked.strict,
+            "start": left.recipe.strict["start"],
+            "learning_rate": left.recipe.strict["learning_rate"],
+        }
         same = replace(asked, strict=strict, warned=left.recipe.warned) == left.recipe
         if same and not touched:
             return Decision("resume", number, left.record)
@@ -267,15 +276,15 @@ class FitCall:
         plan = run.engine.prepare(self.batch, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None
         cursor = self._cursor(point, resumed=resumed)
-        feed = Feed(self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps)
+        feed = Feed(
+            self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
+        )
         approximate = self._bring_source(point, resumed=resumed)
         for text in approximate:
             run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
         reason = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
-        record = replace(
-            record, plan={**plan.to_json(), **reason}, approximate=[*record.approximate, *approximate]
-        )
+        record = replace(record, plan={**plan.to_json(), **reason}, approximate=[*record.approximate, *approximate])
         self._compare_plan(point, record)
         self.recorder.put_fit(record)
         callbacks = self._callback_list(record)
@@ -339,7 +348,9 @@ class FitCall:
     def _validation(self) -> Validation | None:
         if self.validation_source is None:
             return None
-        feed = Feed(self.validation_source, steps_per_epoch=self.request.validation_steps, most_steps=self.run.engine.most_steps)
+        feed = Feed(
+            self.validation_source, steps_per_epoch=self.request.validation_steps, most_steps=self.run.engine.most_steps
+        )
         return Validation(feed, self.request.validation_freq)
 
     def _cursor(self, point: Snapshot, *, resumed: bool) -> Cursor:
@@ -382,7 +393,9 @@ class FitCall:
         if resumed and (state := source_state_of(point)) is not None:
             source.set_state(state)
         if resumed and source.exactness != "exact":
-            return said if source.exactness == "replay" else [f"{type(self.request.x).__name__} has randomness of its own"]
+            return (
+                said if source.exactness == "replay" else [f"{type(self.request.x).__name__} has randomness of its own"]
+            )
         return []
 
     def _first_label(self, record: FitRecord) -> int:
@@ -462,6 +475,16 @@ def check_arguments(arguments: dict[str, Any]) -> FitRequest:
             f"fit() has no argument {unknown[0]!r}. Nothing was changed. It takes those of keras.Model.fit and name=, fresh=, on_change=.",
             argument=unknown[0],
         )
-    return FitRequest(**arguments)
+    return _capped(FitRequest(**arguments))
 
 
+def _capped(request: FitRequest) -> FitRequest:
+    """Return the request within the limits of ``keras.config``, which are meant for trying things out."""
+    epochs, steps = keras.config.max_epochs(), keras.config.max_steps_per_epoch()
+    if epochs and epochs < request.epochs:
+        warnings.warn(f"Limiting epochs to {epochs}", stacklevel=4)
+        request = replace(request, epochs=epochs)
+    if steps and (request.steps_per_epoch is None or steps < request.steps_per_epoch):
+        warnings.warn(f"Limiting steps_per_epoch to {steps}", stacklevel=4)
+        request = replace(request, steps_per_epoch=steps)
+    return request

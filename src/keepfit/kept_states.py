@@ -37,7 +37,8 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
 
     if run.directory is None:
         raise InvalidArgument(
-            "Only a run with a folder can be forked. Nothing was changed. Give the run a directory.", argument="directory"
+            "Only a run with a folder can be forked. Nothing was changed. Give the run a directory.",
+            argument="directory",
         )
     number = run.place.fits if at is None else at
     if number < 0 or number > run.place.fits:
@@ -48,7 +49,7 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
     if not directory.exists() or not any(directory.iterdir()):
         _make_fork(run, directory, number, lineage)
-    settings = {"on_change": run.on_change, "plan": run.plan, **run.recorder_settings}
+    settings: dict[str, Any] = {"on_change": run.on_change, "plan": run.plan, **run.recorder_settings}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
     target = run.model if taken else model

@@ -61,7 +61,7 @@ def attached_run(model: Any) -> Run | None:
 
 def bind(run: Run) -> None:
     """Let the model's methods go through a run."""
-    attributes = vars(run.model)
+    attributes: dict[str, Any] = vars(run.model)  # type: ignore[assignment]
     attributes["run"] = run
     for name in ATTACHED:
         attributes[name] = getattr(run, name)

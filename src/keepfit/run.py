@@ -54,8 +54,13 @@ class Run:
         CannotAttach: Another live run has the model's variables.
 
     Example:
-        >>> run = keepfit.Run(model, "runs/digits")  # doctest: +SKIP
-        >>> run.fit(x, y, epochs=5)  # doctest: +SKIP
+        >>> import keepfit, keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+        >>> with keepfit.Run(model) as run:
+        ...     [run.fit(x, y, epochs=2, verbose=0).epoch, run.fit(x, y, verbose=0).epoch, run.position]
+        [[0, 1], [2], Position(fit=2, epoch=3, step=3, samples=12)]
     """
 
     def __init__(
@@ -112,7 +117,9 @@ class Run:
 
     # The public verbs
 
-    def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, **arguments: Any) -> Any:
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, **arguments: Any
+    ) -> Any:
         """Train, go on, or return what was recorded; the arguments of ``keras.Model.fit`` with the same meaning.
 
         Args:
@@ -295,14 +302,17 @@ class Run:
             fits=fit,
             position=checkpoint.position,
             # The arrays in the variables stand for the result's from now on, so that a change by hand shows.
-            ends=Ends(record, Snapshot({**result.tensors, **values}, result.state), relink(resume, result, values), values),
+            ends=Ends(
+                record, Snapshot({**result.tensors, **values}, result.state), relink(resume, result, values), values
+            ),
             missing=None,
         )
         return result
 
     def _stand_without_state(self, fit: int) -> None:
         self.say_once(
-            "state not kept", f"The results of earlier fits were thinned out. {self.kept()} The model keeps the state it has."
+            "state not kept",
+            f"The results of earlier fits were thinned out. {self.kept()} The model keeps the state it has.",
         )
         record = self.recorder.fits[fit]
         last = self.recorder.epochs.of(fit)
@@ -315,6 +325,7 @@ class Run:
 
     def close_interrupted(self, left: OpenFit) -> None:
         """Close a fit that was interrupted in this process, as it stands."""
+        assert left.snapshot is not None
         record = replace(left.record, status="closed")
         self.recorder.put_fit(record)
         snapshot = Snapshot({**left.snapshot.tensors, **self.engine.variables.values()}, left.snapshot.state)
@@ -322,7 +333,9 @@ class Run:
         self.recorder.checkpoint(
             kind="end", fit=record.number, position=position, tensors=snapshot.tensors, state=snapshot.state
         )
-        message = f"Fit {record.number} was interrupted and is closed as it stands; this call begins fit {record.number + 1}."
+        message = (
+            f"Fit {record.number} was interrupted and is closed as it stands; this call begins fit {record.number + 1}."
+        )
         self.recorder.event("closed", message, fit=record.number)
         self.place.fits = record.number
         self.place.position = position
@@ -365,7 +378,9 @@ class Run:
                 recorded=recorded,
             )
         if asked is not None and asked != recorded:
-            self.say_once("seed", f"keras.utils.set_random_seed({asked}) was called; the run keeps its recorded seed {recorded}.")
+            self.say_once(
+                "seed", f"keras.utils.set_random_seed({asked}) was called; the run keeps its recorded seed {recorded}."
+            )
         return int(recorded)
 
     def _settle_start(self) -> None:
@@ -392,8 +407,15 @@ class Run:
         if self.mode == "replay":
             # The rate is a setting of the script's; a changed one must show in the recipe.
             variables.assign(rate, skip=lambda name: name not in rate)
-            if any(not np.array_equal(value, np.asarray(_keras.value(v)), equal_nan=True) for (name, v) in variables.items() if (value := before.get(name)) is not None):
-                self.say_once("start", f"The model now holds the state that {self.directory} began with, not the one it was made with.")
+            if any(
+                not np.array_equal(value, np.asarray(_keras.value(v)), equal_nan=True)
+                for (name, v) in variables.items()
+                if (value := before.get(name)) is not None
+            ):
+                self.say_once(
+                    "start",
+                    f"The model now holds the state that {self.directory} began with, not the one it was made with.",
+                )
 
     def _record_start(self) -> None:
         values = self.engine.variables.values()
@@ -408,7 +430,9 @@ class Run:
     def check_open(self) -> None:
         """Raise `RunClosed` where the run is closed."""
         if self.closed is not None:
-            raise RunClosed(f"This run is closed: {self.closed}. Nothing was changed. Open it again with keepfit.Run or keepfit.attach.")
+            raise RunClosed(
+                f"This run is closed: {self.closed}. Nothing was changed. Open it again with keepfit.Run or keepfit.attach."
+            )
 
     def check_state(self, verb: str) -> None:
         """Raise `StateNotKept` where the model does not hold the state the script is at."""
@@ -445,9 +469,7 @@ def relink(resume: Snapshot, result: Snapshot, values: dict[str, Any]) -> Snapsh
     return Snapshot(tensors, resume.state)
 
 
-def check_settings(
-    *, seed: Any, mode: Any, on_change: Any, plan: Any, checkpoint_share: Any, keep: Any
-) -> None:
+def check_settings(*, seed: Any, mode: Any, on_change: Any, plan: Any, checkpoint_share: Any, keep: Any) -> None:
     """Refuse settings that have no meaning.
 
     Raises:
@@ -470,7 +492,9 @@ def check_settings(
     for name, value, holds, expected in rules:
         if not holds:
             raise InvalidArgument(
-                f"A run cannot take {name}={value!r}: expected {expected}. Nothing was changed.", argument=name, value=value
+                f"A run cannot take {name}={value!r}: expected {expected}. Nothing was changed.",
+                argument=name,
+                value=value,
             )
 
 

@@ -111,7 +111,8 @@ def variables_of(model: Any) -> Variables:
         for kind, members in lists.items()
         for index, variable in enumerate(members)
     ]
-    return Variables(*lists.values(), names=ordered)
+    trainable, non_trainable, slots, metrics, further = lists.values()
+    return Variables(trainable, non_trainable, slots, metrics, further, names=ordered)
 
 
 def _add(names: dict[int, str], more: Iterable[tuple[int, str]]) -> None:

@@ -76,9 +76,7 @@ def _validation(request: FitRequest) -> dict[str, Any] | None:
         "split": request.validation_split if request.validation_data is None else 0.0,
         # With a split the data's own fingerprint says which samples validate; in parts they differ from call to call.
         "data": fingerprint(
-            request.validation_data
-            if request.validation_data is not None
-            else _training_data(request)
+            request.validation_data if request.validation_data is not None else _training_data(request)
         ),
         "steps": request.validation_steps,
         "batch_size": request.validation_batch_size,

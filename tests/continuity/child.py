@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -27,7 +28,11 @@ class Slow(keras.callbacks.Callback):
         time.sleep(self.seconds)
 
     def on_test_begin(self, logs: object = None) -> None:
+        Path("doing").write_text("validation")
         time.sleep(self.seconds / 2)
+
+    def on_test_end(self, logs: object = None) -> None:
+        Path("doing").write_text("training")
 
 
 def forget(prefix: str) -> None:
@@ -48,7 +53,7 @@ def main(directory: str, name: str, seconds: float) -> None:
     """Train, tell on stdout when training begins, and end."""
     Slow.seconds = seconds
     # Where files lie is remembered, and compared: relative to a folder of its own it is the same for all.
-    os.makedirs(f"{directory}-files", exist_ok=True)
+    Path(f"{directory}-files").mkdir(exist_ok=True)
     os.chdir(f"{directory}-files")
     if os.environ.get("TORTURE_FORGET"):
         forget(os.environ["TORTURE_FORGET"])

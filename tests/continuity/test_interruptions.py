@@ -137,7 +137,7 @@ def test_fit_goes_on_after_data_could_not_be_read() -> None:
 def batches(x: Any, y: Any) -> Iterator[Any]:
     """Yield batches without end, the order drawn from NumPy's global generator."""
     while True:
-        rows = np.random.randint(0, len(x), size=8)  # noqa: NPY002 - the global one is the point
+        rows = np.random.randint(0, len(x), size=8)
         yield x[rows], y[rows]
 
 

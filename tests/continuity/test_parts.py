@@ -20,7 +20,7 @@ from tests.bits import differing, joined_history, state_bits
 from tests.models import make
 
 
-class Stop(Exception):  # noqa: N818 - a stand-in for a kill
+class Stop(Exception):
     """What ends the first process."""
 
 
@@ -41,7 +41,7 @@ class RandomRate(keras.callbacks.Callback):
     """Draw a learning rate from NumPy's global generator in every epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.optimizer.learning_rate = float(np.random.uniform(0.001, 0.02))  # noqa: NPY002 - the global one is the point
+        self.model.optimizer.learning_rate = float(np.random.uniform(0.001, 0.02))
 
 
 class StopAfterThree(keras.callbacks.Callback):

@@ -109,7 +109,6 @@ class Bar(Progress):
         self._doing = ""
         self._open = True
         self._start()
-        self._draw()
 
     def epoch_begin(self, label: int) -> None:
         """Show which epoch runs."""
@@ -308,8 +307,9 @@ def _left(seconds: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
+    for most, digits in ((1, 2), (10, 1), (59.5, 0)):
+        if seconds < most:
+            return f"{seconds:.{digits}f} s"
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d} min"

@@ -36,7 +36,14 @@ def _parts(directory: Path) -> dict[str, Any]:
             for part, value in checkpoint.state[end].items():
                 parts[f"{end} {part}"] = json.dumps(value, sort_keys=True)
         for epoch in reader.epochs():
-            parts[f"epoch {epoch.epoch}"] = (epoch.fit, epoch.label, epoch.step, epoch.samples, epoch.logs, epoch.learning_rate)
+            parts[f"epoch {epoch.epoch}"] = (
+                epoch.fit,
+                epoch.label,
+                epoch.step,
+                epoch.samples,
+                epoch.logs,
+                epoch.learning_rate,
+            )
         for fit in reader.fits():
             parts[f"fit {fit.number}"] = (fit.name, fit.status, fit.phase, fit.epochs_done, fit.learning_rate)
     return parts

@@ -50,7 +50,7 @@ def main(directory: str) -> None:
             verbose=2,
         )
     accuracy = model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"]
-    print(f"accuracy on {len(np.asarray(y_test))} digits it has not seen: {accuracy:.4f}")  # noqa: T201 - a script
+    print(f"accuracy on {len(np.asarray(y_test))} digits it has not seen: {accuracy:.4f}")
 
 
 def Slowly() -> object:  # noqa: N802 - stands where a callback class would
@@ -59,7 +59,7 @@ def Slowly() -> object:  # noqa: N802 - stands where a callback class would
 
     import keras
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.06))
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda _epoch, _logs: time.sleep(0.06))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _plain_settings(part: Any) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _constructor_names(kind: type) -> tuple[str, ...]:
+def _constructor_names(kind: Any) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for base in kind.__mro__:
         initialiser = vars(base).get("__init__")

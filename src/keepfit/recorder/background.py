@@ -202,7 +202,9 @@ class Background:
         with self._gate:
             pending = self._requests.pending
             # What waits together is written together, and paid for as one.
-            due = everything or self._round_cost_s > 0 or (pending is not None and self._budget.due(pending.size_bytes()))
+            due = (
+                everything or self._round_cost_s > 0 or (pending is not None and self._budget.due(pending.size_bytes()))
+            )
             self._inflight = self._requests.take(due=due)
             self._gate.notify_all()
             return self._inflight
