@@ -34,6 +34,12 @@ class Ends:
     resume: Snapshot
     values: dict[str, Any] = field(default_factory=dict)
 
+    def release(self) -> None:
+        """Let go of the arrays: the next fit has begun, and would have to copy what is held here."""
+        for end in (self.result, self.resume):
+            end.release_variables()
+        self.values = {}
+
     @property
     def cursor(self) -> Cursor:
         """Where the run stands in its data."""

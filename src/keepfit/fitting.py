@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
@@ -221,11 +221,11 @@ class FitCall:
             detail={"facts": facts, "callbacks": keys},
         )
         point = ends.resume if phase == "continues" else ends.result
-        mode = "all" if phase == "continues" else self._memory_mode(ends, facts)
+        mode: Literal["all", "best", "none"] = "all" if phase == "continues" else self._memory_mode(ends, facts)
         drop = facts["data"] is not None and ends.facts().get("data") != facts["data"]
         return self._train(record, point=point, done=FitProgress(), mode=mode, drop_best_weights=drop)
 
-    def _memory_mode(self, ends: Ends, facts: dict[str, Any]) -> str:
+    def _memory_mode(self, ends: Ends, facts: dict[str, Any]) -> Literal["best", "none"]:
         same = all(ends.facts().get(name) == facts.get(name) for name in ("loss", "metrics", "validation"))
         return "best" if ends.record is not None and same else "none"
 
@@ -268,7 +268,7 @@ class FitCall:
         *,
         point: Snapshot,
         done: FitProgress,
-        mode: str,
+        mode: Literal["all", "best", "none"],
         drop_best_weights: bool,
         message: str | None = None,
     ) -> Any:
@@ -289,7 +289,7 @@ class FitCall:
         self.recorder.put_fit(record)
         callbacks = self._callback_list(record)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
-        saved = SavedMemories.from_state(point.state.get("callbacks", []), point.tensors)
+        saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
         memory.before_begin(saved)
         self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
         stop = self.model.stop_training
@@ -317,6 +317,9 @@ class FitCall:
             self._history(callbacks, record)
             self.model.stop_training = stop
 
+        point.release_variables()
+        place.ends.release()
+        loop.start = point if resumed else None
         try:
             result, resume = loop.run(begin)
         except BaseException:
@@ -335,6 +338,12 @@ class FitCall:
 
     def _note_open(self, loop: FitLoop) -> None:
         recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self.recipe
+        if loop.interrupted is None:
+            # Nothing was trained: what the fit would have begun with is still what the variables hold.
+            values = self.run.engine.variables.values()
+            for end in (self.place.ends.result, self.place.ends.resume):
+                end.tensors.update(values)
+            self.place.ends.values = values
         self.place.open = OpenFit(
             record=loop.record,
             snapshot=loop.interrupted,
@@ -388,7 +397,7 @@ class FitCall:
             if target <= source.consumed:
                 return []
             source.replay_to(target)
-            randomness.restore(point.state["randomness"] if resumed else self.randomness)
+            randomness.restore(point.state["randomness"] if resumed else self.randomness or {})
             return said
         if resumed and (state := source_state_of(point)) is not None:
             source.set_state(state)

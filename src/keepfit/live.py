@@ -47,7 +47,7 @@ def register(run: Run) -> None:
 def release(run: Run) -> None:
     """Forget a run and give its model its own methods back."""
     _RUNS.discard(run)
-    attributes = vars(run.model)
+    attributes: dict[str, Any] = vars(run.model)  # type: ignore[assignment]
     if attributes.get("run") is run:
         for name in ("run", *ATTACHED, *_GUARDED):
             attributes.pop(name, None)

@@ -129,6 +129,8 @@ class FitLoop:
         self._said_nonfinite = False
         self.last_logs: dict[str, Any] = {}
         self.interrupted: Snapshot | None = None
+        # Where a resumed fit goes back to if a callback fails before its memory was given back.
+        self.start: Snapshot | None = None
 
     def run(self, begin: Callable[[], None]) -> tuple[Snapshot, Snapshot]:
         """Train what is left of the fit.
@@ -143,6 +145,7 @@ class FitLoop:
             try:
                 self.callbacks.on_train_begin()
                 begin()
+                self.start = None
                 while self.done.epochs < self.record.epochs_planned and not self.model.stop_training:
                     self._epoch()
                     if self.feed.is_dry:
@@ -379,6 +382,9 @@ class FitLoop:
         )
         if self.engine.is_lost():
             self._recover()
+        elif self.start is not None:
+            tensors = {**self.start.tensors, **self.engine.variables.values()}
+            self.interrupted = Snapshot(tensors, self.start.state)
         elif self._begun:
             self.interrupted = self._safe or self.snapshot()
         if self.interrupted is None:

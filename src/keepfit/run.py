@@ -175,11 +175,19 @@ class Run:
     @property
     def history(self) -> History:
         """All fits up to the script's place, read as one."""
-        from keepfit.history import History
+        from keepfit.history import History, Lineage
 
         fits = [record for number, record in self.recorder.fits.items() if number <= self._reached()]
         epochs = [epoch for epoch in self.recorder.epochs if epoch.fit <= self._reached()]
-        return History(fits, epochs, self.recorder.events, closed=self.recorder.closed_fits)
+        found = self.recorder.meta.get("lineage")
+        return History(
+            fits,
+            epochs,
+            self.recorder.events,
+            closed=self.recorder.closed_fits,
+            lineage=Lineage.from_json(found) if found else None,
+            directory=self.directory,
+        )
 
     def load(self, fit: int | None = None, *, best: str | None = None) -> int:
         """Bring back a kept state: weights, optimizer, rate, metrics and random generators.
@@ -262,8 +270,7 @@ class Run:
         """Build the model for a batch without targets."""
         if not _keras.is_built(self.model):
             _keras.call_symbolically(self.model, batch)
-        if _keras.is_compiled(self.model) and getattr(self.engine, "variables", None) is None:
-            self.engine.variables = variables_of(self.model)
+        self.engine.refresh()
         if not self._ready:
             self._settle_start()
 

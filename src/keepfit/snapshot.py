@@ -55,6 +55,11 @@ class Snapshot:
         """Return the tensors that belong to variables."""
         return {name: value for name, value in self.tensors.items() if name.startswith(VARIABLE_PREFIXES)}
 
+    def release_variables(self) -> None:
+        """Let go of the arrays of variables, so that a training step may overwrite them in place."""
+        for name in [name for name in self.tensors if name.startswith((*VARIABLE_PREFIXES, _RESUME))]:
+            del self.tensors[name]
+
     def under(self, prefix: str) -> dict[str, Any]:
         """Return the tensors whose names begin with ``prefix``."""
         return {name: value for name, value in self.tensors.items() if name.startswith(prefix)}

@@ -91,6 +91,22 @@ def test_fit_goes_on_after_an_exception_in(hook: str, number: int, error: BaseEx
     assert found[1] == whole[1]
 
 
+def test_memory_survives_a_callback_that_fails_twice() -> None:
+    """A resume that fails at its very beginning leaves what the callbacks remembered."""
+    model, x, y = make("plain_dense")
+    patience = keras.callbacks.EarlyStopping("loss", patience=3, min_delta=1e9)
+    failing = [Raise("on_epoch_begin", 2, ZeroDivisionError()), Raise("on_train_begin", 0, KeyError())]
+    failing[1].on_train_begin, later = keras.callbacks.Callback().on_train_begin, failing[1].on_train_begin
+    arguments = {"batch_size": 16, "epochs": 8, "verbose": 0, "callbacks": [patience, *failing]}
+    with keepfit.Run(model) as run:
+        with pytest.raises(ZeroDivisionError):
+            run.fit(x, y, **arguments)
+        failing[1].on_train_begin = later
+        with pytest.raises(KeyError):
+            run.fit(x, y, **arguments)
+        assert run.fit(x, y, **arguments).epoch == [0, 1, 2, 3]
+
+
 def test_exception_names_the_place() -> None:
     """What is raised within a fit keeps its type and says where it was."""
     model, x, y = make("plain_dense")

@@ -66,18 +66,25 @@ class CallbackMemory:
         self._by_hand: dict[str, dict[str, Any]] = {}
         self.unsaved: dict[str, Sequence[str]] = {}
 
-    def before_begin(self, saved: SavedMemories) -> list[str]:
+    def before_begin(self, saved: SavedMemories, *, resumed: bool = False) -> list[str]:
         """Do what must be done before ``on_train_begin``: files go on where they were.
+
+        Args:
+            saved: The memories.
+            resumed: The fit goes on inside. Then the memory is all that counts: what was to start fresh has started,
+                and what an interrupted hook changed was not set by hand.
 
         Returns:
             What a user should know, a sentence each.
         """
         found = saved.memories()
+        if resumed:
+            self._fresh = set()
+        else:
+            notes = {key: (member, _LEFT.get(member)) for key, member in self._members.items()}
+            self._by_hand = {key: settings_since(member, left) for key, (member, left) in notes.items() if left}
         absent = [memory.without_task() for key, memory in found.items() if key not in self._members]
         self._absent = [memory for memory in absent if memory][-_MOST_ABSENT:]
-        self._by_hand = {
-            key: settings_since(member, left) for key, member in self._members.items() if (left := _LEFT.get(member))
-        }
         said = [
             files.before_begin(callback, memory.file) for callback, memory in self._remembered(found) if memory.file
         ]

@@ -82,6 +82,10 @@ class Engine(ABC):
         """Build the model for a batch; returns its variables as they are now."""
 
     @abstractmethod
+    def refresh(self) -> Variables:
+        """Return the variables of the built model as they are now."""
+
+    @abstractmethod
     def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
         """Choose the plan for batches like this one; what is compiled already stays compiled."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def use_compilation_cache() -> None:
@@ -16,8 +17,9 @@ def use_compilation_cache() -> None:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
+    settings: Any = jax.config  # made at run time, so that no type checker knows its names
     chosen = os.environ.get("KEEPFIT_CACHE")
-    if chosen == "off" or jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    if chosen == "off" or settings.jax_compilation_cache_dir or not settings.jax_enable_compilation_cache:
         return
     folder = Path(chosen) if chosen else _cache_folder() / "keepfit" / "xla"
     try:

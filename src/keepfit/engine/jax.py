@@ -75,6 +75,10 @@ class JaxEngine(Engine):
     def build(self, batch: Any) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
         _keras.build(self.model, batch)
+        return self.refresh()
+
+    def refresh(self) -> Variables:
+        """Look up the variables anew where the model has changed."""
         key = program_key(self.model)
         if key != self._key:
             self._key = key

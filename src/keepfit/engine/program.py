@@ -72,7 +72,8 @@ def _optimizers(optimizer: Any) -> Iterator[Any]:
 
 def _plain_settings(part: Any) -> Iterator[Any]:
     attributes = vars(part)
-    for name in _constructor_names(type(part)):
+    kind: Any = type(part)
+    for name in _constructor_names(kind):
         value = attributes.get(name)
         if isinstance(value, _PLAIN):
             try:

@@ -46,7 +46,7 @@ def begin(callback: Any, saved: SavedMemories, **options: Any) -> tuple[Callback
     """Begin a fit with one callback as the loop does; return its memory book and what was said."""
     fresh = options.pop("fresh", ())
     book = CallbackMemory([callback], fresh=fresh)
-    said = book.before_begin(saved)
+    said = book.before_begin(saved, resumed=options.pop("resumed", False))
     callback.on_train_begin()
     return book, said + book.after_begin(saved, **options)
 

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tests.unit.callbacks.conftest import begin, bound, drive, small_model, stored
 
 from keepfit.callbacks import CallbackMemory, SavedMemories
 from keepfit.callbacks.book import _MOST_ABSENT
-from tests.unit.callbacks.conftest import begin, bound, drive, small_model, stored
 
 EarlyStopping = keras.callbacks.EarlyStopping
 
@@ -129,6 +129,17 @@ def test_a_setting_that_training_changed_is_memory():
     assert new.rate == 0.25
     begin(callback, early)
     assert (callback.rate, callback.seen) == (1.0, [])
+
+
+def test_a_resumed_fit_goes_by_its_memory_alone():
+    """What a hook changed before it was interrupted was not set by hand, and fresh= is not for a second time."""
+    callback = bound(Counting(rate=1.0))
+    book, _ = begin(callback, SavedMemories(), fresh=[callback])
+    drive(callback, [1.0])
+    saved = stored(book)
+    callback.rate, callback.seen = 0.25, [0, 1]  # the interrupted epoch, which will be done again
+    begin(callback, saved, fresh=[callback], resumed=True)
+    assert (callback.rate, callback.seen) == (0.5, [0])
 
 
 def test_what_is_about_the_run_outlives_a_fit_without_the_callback(tmp_path):

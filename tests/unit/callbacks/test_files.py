@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import pytest
+from tests.unit.callbacks.conftest import begin, bound, stored
 
 from keepfit.callbacks import CallbackMemory, SavedMemories, drop_backup_and_restore
-from tests.unit.callbacks.conftest import begin, bound, stored
 
 NOTHING = SavedMemories()
 HEADER = "epoch,loss,val_loss"

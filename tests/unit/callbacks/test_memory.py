@@ -11,13 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tests.unit.callbacks.conftest import bound, drive, small_model
 
 from keepfit.callbacks import restore, take
 from keepfit.callbacks.memory import Memory
 from keepfit.callbacks.origin import settings_of
 from keepfit.callbacks.stock import knowledge_of
 from keepfit.errors import InvalidArgument
-from tests.unit.callbacks.conftest import bound, drive, small_model
 
 callbacks = keras.callbacks
 
@@ -399,7 +399,7 @@ def test_restore_uses_exactly_what_get_state_gave(mode):
 
 def test_take_refuses_a_state_that_cannot_be_saved():
     """A get_state that gives an object is an error that says what to return."""
-    with pytest.raises(InvalidArgument, match="Stating.get_state.*a Dense.*Return None, numbers"):
+    with pytest.raises(InvalidArgument, match=r"Stating\.get_state.*a Dense.*Return None, numbers"):
         take(Stating({"layer": keras.layers.Dense(1)}))
 
 

@@ -94,7 +94,7 @@ def test_encode_brings_every_nesting_back_exactly(value):
         [2**70] * 100,
         [1.0, 2] * 50,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_encode_brings_rare_kinds_back_exactly(value):
     """Kinds that are seldom in a callback come back as what they were."""
