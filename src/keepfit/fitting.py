@@ -17,6 +17,7 @@ from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import InvalidArgument, NotCompiled
 from keepfit.feed import Cursor, Feed
 from keepfit.journal import FitRecord
+from keepfit.logs import array
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
 from keepfit.recipe import Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
@@ -430,6 +431,8 @@ class FitCall:
         for epoch in epochs:
             for name, value in epoch.logs.items():
                 history.history.setdefault(name, []).append(value)
+            for name, stored in record.detail.get("array_logs", {}).get(str(epoch.epoch), {}).items():
+                history.history.setdefault(name, []).append(array(stored))
         self.model.history = history
         return history
 

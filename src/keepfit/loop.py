@@ -18,6 +18,7 @@ from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
+from keepfit.logs import arrays, numbers
 from keepfit.pace import Pace
 from keepfit.recorder import Recorder
 from keepfit.snapshot import Snapshot, joined, parted, source_state
@@ -304,7 +305,8 @@ class FitLoop:
 
     def _finish_epoch(self, label: int, logs: dict[str, Any], seconds: float) -> None:
         self.position = replace(self.position, epoch=self.position.epoch + 1)
-        recorded = numbers(self.memory.last_history_logs(self.callbacks) or logs)
+        seen = self.memory.last_history_logs(self.callbacks) or logs
+        recorded = numbers(seen)
         if any(value != value or value in (float("inf"), float("-inf")) for value in recorded.values()):
             self.good = False
         self.recorder.put_epoch(
@@ -323,6 +325,10 @@ class FitLoop:
         )
         self.done = FitProgress(epochs=self.done.epochs + 1)
         self.record = replace(self.record, epochs_done=self.done.epochs)
+        if found := arrays(seen):
+            earlier = self.record.detail.get("array_logs", {})
+            detail = {**self.record.detail, "array_logs": {**earlier, str(self.position.epoch - 1): found}}
+            self.record = replace(self.record, detail=detail)
         self.progress.epoch_end(label, recorded, seconds)
         self.last_logs = logs
         self._safe = None
@@ -429,14 +435,3 @@ def current_rate(model: Any) -> float | None:
         return float(rate)
     except (TypeError, ValueError):
         return None
-
-
-def numbers(logs: dict[str, Any]) -> dict[str, float]:
-    """Return the logs that are single numbers, as Python floats."""
-    single = {}
-    for name, value in logs.items():
-        try:
-            single[name] = float(value)
-        except (TypeError, ValueError):
-            continue
-    return single
