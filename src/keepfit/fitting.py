@@ -291,7 +291,8 @@ class FitCall:
         callbacks = self._callback_list(record)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
         saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
-        memory.before_begin(saved)
+        for text in memory.before_begin(saved, resumed=resumed):
+            run.say_once(text, text)
         self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
         stop = self.model.stop_training
         progress = self._progress(record)
@@ -314,7 +315,7 @@ class FitCall:
 
         def begin() -> None:
             for text in memory.after_begin(saved, mode=mode, drop_best_weights=drop_best_weights):
-                run.notice(text)
+                run.say_once(text, text)
             self._history(callbacks, record)
             self.model.stop_training = stop
 
