@@ -203,9 +203,10 @@ class FitCall:
         keys = callback_keys(self.callbacks)
         phase, reason = phase_of(ends, facts, changed=changed, callback_keys=keys)
         recipe = self.recipe if self.recorder.durable else None
-        if phase == "continues":
-            self.variables.assign(rewound(ends), skip=lambda name: name not in rewound(ends))
-        elif phase == "new":
+        back = rewound(ends) if phase == "continues" else {}
+        if back:
+            self.variables.assign(back, skip=lambda name: name not in back)
+        if phase == "new":
             self.run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase")
         record = FitRecord(
             number=number,

@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keepfit import _keras, randomness
-from keepfit.callbacks import CallbackMemory, Progress, has_test_batch_hooks, has_train_batch_hooks
+from keepfit.callbacks import (
+    CallbackMemory,
+    Progress,
+    has_test_batch_hooks,
+    has_train_batch_hooks,
+    may_rewrite_weights,
+)
 from keepfit.clock import Position
 from keepfit.engine.base import Engine, Outcome
 from keepfit.errors import KeepfitWarning, RunFolderError
@@ -342,7 +348,10 @@ class FitLoop:
         resume = self._safe = self.snapshot()
         if self.record.epochs_planned > 0:
             _keras.finalize_weights(self.model)
+        averaged = self._weights()
         self.callbacks.on_train_end(self.last_logs)
+        unchanged = all(now is before for now, before in zip(self._weights(), averaged, strict=True))
+        rewriters = [] if unchanged else self._ending_callbacks()
         stopped = bool(self.model.stop_training)
         self.position = replace(self.position, fit=self.record.number)
         consumed = getattr(self.feed.source, "consumed", None)
@@ -350,7 +359,11 @@ class FitLoop:
             self.record = replace(self.record, detail={**self.record.detail, "consumed": consumed})
         result = self.snapshot()
         self.record = replace(
-            self.record, status="stopped" if stopped else "finished", stop_training=stopped, ended=time.time()
+            self.record,
+            status="stopped" if stopped else "finished",
+            stop_training=stopped,
+            ended=time.time(),
+            detail={**self.record.detail, "rewriters": [*self.record.detail["facts"]["rewriters"], *rewriters]},
         )
         self.recorder.put_fit(self.record)
         whole = joined(result, resume)
@@ -364,6 +377,16 @@ class FitLoop:
         )
         self.progress.end(self.memory.last_history_logs(self.callbacks) or {})
         return result, resume
+
+    def _weights(self) -> list[Any]:
+        """Return the arrays that the model's variables hold."""
+        return [_keras.value(v) for v in (*self.engine.variables.trainable, *self.engine.variables.non_trainable)]
+
+    def _ending_callbacks(self) -> list[str]:
+        """Return the keys of the callbacks that may rewrite weights when a fit ends."""
+        keys = self.record.detail["callbacks"]
+        pairs = zip(self.callbacks.callbacks, keys, strict=False)  # the loop's own callbacks come last
+        return [key for callback, key in pairs if may_rewrite_weights(callback)]
 
     def _checkpoint_inside(self, *, wait: bool = False, snapshot: Snapshot | None = None) -> None:
         snapshot = snapshot or self.snapshot()

@@ -2,7 +2,12 @@
 
 from keepfit.callbacks.book import CallbackMemory, SavedMemories
 from keepfit.callbacks.files import drop_backup_and_restore
-from keepfit.callbacks.hooks import has_predict_batch_hooks, has_test_batch_hooks, has_train_batch_hooks
+from keepfit.callbacks.hooks import (
+    has_predict_batch_hooks,
+    has_test_batch_hooks,
+    has_train_batch_hooks,
+    may_rewrite_weights,
+)
 from keepfit.callbacks.memory import Memory, restore, take
 from keepfit.callbacks.origin import callback_keys
 from keepfit.callbacks.progress import Progress, make_progress
@@ -18,6 +23,7 @@ __all__ = [
     "has_test_batch_hooks",
     "has_train_batch_hooks",
     "make_progress",
+    "may_rewrite_weights",
     "restore",
     "take",
 ]

@@ -14,6 +14,20 @@ _TEST = ("on_test_batch_begin", "on_test_batch_end")
 _PREDICT = ("on_predict_batch_begin", "on_predict_batch_end")
 
 
+# Keras's callbacks that do something at the end of a fit, and nothing to weights.
+_WRITERS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.TensorBoard,
+    keras.callbacks.ProgbarLogger,
+)
+
+
+def may_rewrite_weights(callback: Any) -> bool:
+    """Return whether a callback does something at the end of a fit that may change weights."""
+    return not isinstance(callback, _WRITERS) and not _keras.is_default_hook(getattr(callback, "on_train_end", None))
+
+
 def has_train_batch_hooks(callbacks: Iterable[Any]) -> bool:
     """Return whether any callback looks at training batches, so that steps are dispatched as it asks."""
     return any(_looks(callback, _TRAIN) for callback in callbacks)
