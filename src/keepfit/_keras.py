@@ -138,6 +138,17 @@ def has_standard_logs(model: Any) -> bool:
     )
 
 
+def has_stock_metrics(model: Any) -> bool:
+    """Return whether every metric, and the way they begin anew, is Keras's own."""
+    if type(model).reset_metrics is not keras.Model.reset_metrics:
+        return False
+    return all(
+        type(part).__module__.startswith("keras.")
+        for metric in model.metrics
+        for part in (metric, *getattr(metric, "metrics", ()))
+    )
+
+
 def flat_logs(model: Any, logs: dict[str, Any]) -> Any:
     """Return logs as Keras's ``evaluate`` gives them without ``return_dict``."""
     return model._flatten_metrics_in_order(logs)

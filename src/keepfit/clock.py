@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -23,13 +23,12 @@ class Position:
     samples: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 0:
-                raise ValueError(f"Position.{name} counts what is finished: expected 0 or more, received {value}.")
+        if min(self.fit, self.epoch, self.step, self.samples) < 0:
+            raise ValueError(f"A position counts what is finished: expected 0 or more, received {self}.")
 
     def to_json(self) -> dict[str, int]:
         """Return the counters as plain data."""
-        return asdict(self)
+        return {"fit": self.fit, "epoch": self.epoch, "step": self.step, "samples": self.samples}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Position:

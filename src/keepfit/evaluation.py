@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keepfit import _keras
+from keepfit.callbacks import BatchHooks
 from keepfit.engine.base import Block, Engine
 from keepfit.feed import Cursor, Feed
 from keepfit.pace import Pace
@@ -49,18 +50,23 @@ def evaluate(
     model.stop_evaluating = False
     callbacks.on_test_begin()
     logs: dict[str, Any] = {}
+    hooks = _batch_hooks(callbacks, "test", model) if batch_hooks else None
     with metrics_aside(engine):
-        model.reset_metrics()
+        engine.reset_metrics()
         outcome = None
-        for step, block in blocks(feed, steps=model.steps_per_execution if batch_hooks else None):
-            if batch_hooks:
-                callbacks.on_test_batch_begin(step)
+        done = 0
+        for step, block in blocks(feed, hooks=hooks):
+            if hooks is not None:
+                hooks.before(step)
             outcome = engine.test(block)
-            if batch_hooks:
-                callbacks.on_test_batch_end(step + block.count - 1, outcome.logs())
+            done = step + block.count
+            if hooks is not None:
+                hooks.after(done, outcome.logs)
             poll()
-            if model.stop_evaluating:
+            if model.stop_evaluating and not (hooks is not None and hooks.is_open):
                 break
+        if hooks is not None:
+            hooks.close(done)
         if outcome is not None:
             logs = epoch_logs(model, outcome.logs())
     callbacks.on_test_end(logs)
@@ -74,27 +80,36 @@ def predict(
     model.stop_predicting = False
     callbacks.on_predict_begin()
     outputs: list[Any] = []
-    for step, block in blocks(feed, steps=model.steps_per_execution if batch_hooks else None):
-        if batch_hooks:
-            callbacks.on_predict_batch_begin(step)
-        given = engine.predict(block)
-        outputs += given
-        if batch_hooks:
-            together = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *given)
-            callbacks.on_predict_batch_end(step + block.count - 1, {"outputs": together})
+    told = done = 0
+
+    def new_outputs() -> dict[str, Any]:
+        return {"outputs": _joined(outputs[told:])}
+
+    hooks = _batch_hooks(callbacks, "predict", model) if batch_hooks else None
+    for step, block in blocks(feed, hooks=hooks):
+        if hooks is not None and not hooks.is_open:
+            told = len(outputs)
+        if hooks is not None:
+            hooks.before(step)
+        outputs += engine.predict(block)
+        done = step + block.count
+        if hooks is not None:
+            hooks.after(done, new_outputs)
         poll()
-        if model.stop_predicting:
+        if model.stop_predicting and not (hooks is not None and hooks.is_open):
             break
+    if hooks is not None:
+        hooks.close(done)
     callbacks.on_predict_end()
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
+    return _joined(outputs)
 
 
-def blocks(feed: Feed, *, steps: int | None) -> Iterator[tuple[int, Block]]:
+def blocks(feed: Feed, *, hooks: BatchHooks | None = None) -> Iterator[tuple[int, Block]]:
     """Yield one epoch's blocks, each with the number of batches before it.
 
     Args:
         feed: Where they come from.
-        steps: Most batches in a block; None lets their speed decide.
+        hooks: What looks at batches, and says how many may come at once; None lets their speed decide.
     """
     pace = Pace()
     done = 0
@@ -102,7 +117,7 @@ def blocks(feed: Feed, *, steps: int | None) -> Iterator[tuple[int, Block]]:
     feed.cursor = Cursor()
     feed.begin_epoch()
     try:
-        while (block := feed.next_block(steps or pace.steps)) is not None:
+        while (block := feed.next_block(pace.steps if hooks is None else hooks.most(done))) is not None:
             yield done, block
             done += block.count
     finally:
@@ -114,6 +129,15 @@ def epoch_logs(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
     if _keras.has_standard_logs(model):
         return dict(logs)
     return {name: _plain(value) for name, value in _keras.result_logs(model, logs).items()}
+
+
+def _batch_hooks(callbacks: Any, kind: str, model: Any) -> BatchHooks:
+    begin, end = (getattr(callbacks, f"on_{kind}_batch_{end}") for end in ("begin", "end"))
+    return BatchHooks(begin, end, every=model.steps_per_execution)
+
+
+def _joined(outputs: list[Any]) -> Any:
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
 
 def _plain(value: Any) -> Any:

@@ -295,7 +295,6 @@ class FitCall:
         for text in memory.before_begin(saved, resumed=resumed):
             run.say_once(text, text)
         self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
-        stop = self.model.stop_training
         progress = self._progress(record)
         loop = FitLoop(
             model=self.model,
@@ -318,7 +317,6 @@ class FitCall:
             for text in memory.after_begin(saved, mode=mode, drop_best_weights=drop_best_weights):
                 run.say_once(text, text)
             self._history(callbacks, record)
-            self.model.stop_training = stop
 
         point.release_variables()
         place.ends.release()

@@ -6,11 +6,14 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import keras
 
 from keepfit import _keras, randomness
 from keepfit.callbacks import (
+    BatchHooks,
     CallbackMemory,
     Progress,
     has_test_batch_hooks,
@@ -50,7 +53,13 @@ class FitProgress:
 
     def to_json(self) -> dict[str, Any]:
         """Return the progress as plain data."""
-        return {**asdict(self), "logs": numbers(self.logs)}
+        return {
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "begun": self.begun,
+            "trained": self.trained,
+            "logs": numbers(self.logs),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FitProgress:
@@ -126,12 +135,17 @@ class FitLoop:
         self.pace = pace
         self.good = True
         self._interrupts = Interrupts()
-        self._train_hooks = has_train_batch_hooks(callbacks.callbacks)
+        self._batch_hooks: BatchHooks | None = None
+        if has_train_batch_hooks(callbacks.callbacks):
+            self._batch_hooks = BatchHooks(
+                callbacks.on_train_batch_begin, callbacks.on_train_batch_end, every=model.steps_per_execution
+            )
         self._test_hooks = has_test_batch_hooks(callbacks.callbacks)
         # The state to go back to where an interruption falls between two states that are whole.
         self._safe: Snapshot | None = None
         self._begun = done.begun or done.epochs > 0
-        self._watched = bool(memory) or validation is not None
+        own = [c for c in callbacks.callbacks if not isinstance(c, keras.callbacks.History)]
+        self._watched = bool(own) or validation is not None
         self._latest: Outcome | None = None
         self._said_nonfinite = False
         self.last_logs: dict[str, Any] = {}
@@ -153,7 +167,7 @@ class FitLoop:
                 self.callbacks.on_train_begin()
                 begin()
                 self.start = None
-                while self.done.epochs < self.record.epochs_planned and not self.model.stop_training:
+                while self.done.epochs < self.record.epochs_planned and not self._is_stopped():
                     self._epoch()
                     if self.feed.is_dry:
                         break
@@ -167,8 +181,12 @@ class FitLoop:
                 error.add_note(self._place())
                 raise
 
-    def snapshot(self) -> Snapshot:
-        """Return everything that decides the future, as it is between two dispatches."""
+    def snapshot(self, *, random_state: Any = None) -> Snapshot:
+        """Return everything that decides the future, as it is between two dispatches.
+
+        Args:
+            random_state: That of the global generators, where it is known.
+        """
         self._note_logs()
         memories, tensors = self.memory.take()
         from_source, source_tensors = source_state(self.feed.source, taken=self.feed.held)
@@ -178,7 +196,7 @@ class FitLoop:
             "cursor": self.feed.cursor.to_json(),
             "source": from_source,
             "callbacks": memories,
-            "randomness": randomness.take(),
+            "randomness": random_state or randomness.take(),
             "plan": self.record.plan,
             "stop_training": bool(self.model.stop_training),
         }
@@ -190,6 +208,10 @@ class FitLoop:
 
     # One epoch
 
+    def _is_stopped(self) -> bool:
+        """Return whether no epoch comes any more; as in Keras, one that has begun ends, and the first one begins."""
+        return bool(self.model.stop_training) and self.done.epochs > 0 and not self.done.begun
+
     def _epoch(self) -> None:
         started = time.perf_counter()
         label = self.first_label + self.done.epochs
@@ -200,7 +222,7 @@ class FitLoop:
             if not self.done.trained:
                 self.feed.resume_epoch(self.done.steps)
         else:
-            self.model.reset_metrics()
+            self.engine.reset_metrics()
             self.callbacks.on_epoch_begin(label)
             self.done = replace(self.done, begun=True, steps=0, trained=False, logs={})
             self.feed.begin_epoch()
@@ -222,7 +244,8 @@ class FitLoop:
         behind_step = 0
         clock = time.perf_counter()
         try:
-            while not self.model.stop_training:
+            # As in Keras, a stop is looked at after each step: one that was asked for earlier lets the first one happen.
+            while not (self.model.stop_training and self.done.steps and not self._is_within_pair()):
                 step = self.done.steps
                 outcome = self._dispatch()
                 if outcome is None:
@@ -231,6 +254,8 @@ class FitLoop:
                     clock = self._settle(behind, behind_step, clock)
                 behind = self._latest = outcome
                 behind_step = step
+                if self._is_within_pair():
+                    continue
                 if self.recorder.due():
                     self._checkpoint_inside()
                 self._poll()
@@ -248,14 +273,15 @@ class FitLoop:
 
     def _dispatch(self) -> Outcome | None:
         """Train a few steps, with what callbacks want to see of them."""
-        step = self.done.steps
-        hooked = self._train_hooks
-        block = self.feed.next_block(self.model.steps_per_execution if hooked else self.pace.steps)
+        step, hooks = self.done.steps, self._batch_hooks
+        block = self.feed.next_block(self._most_steps())
         if block is None:
+            if hooks is not None:
+                hooks.close(step)
             return None
         try:
-            if hooked:
-                self.callbacks.on_train_batch_begin(step)
+            if hooks is not None:
+                hooks.before(step)
             outcome = self.engine.train(block)
         except BaseException:
             self.feed.put_back(block)
@@ -266,9 +292,19 @@ class FitLoop:
             samples=self.position.samples + block.count * block.samples,
         )
         self.done = replace(self.done, steps=step + block.count)
-        if hooked:
-            self.callbacks.on_train_batch_end(step + block.count - 1, outcome.logs())
+        if hooks is not None:
+            hooks.after(step + block.count, outcome.logs)
         return outcome
+
+    def _most_steps(self) -> int:
+        """Return how many steps the next dispatch may have."""
+        if self._batch_hooks is not None:
+            return self._batch_hooks.most(self.done.steps)
+        return int(self.model.steps_per_execution) if self.model.stop_training else self.pace.steps
+
+    def _is_within_pair(self) -> bool:
+        """Return whether batch hooks have been told that steps begin, and not yet that they end."""
+        return self._batch_hooks is not None and self._batch_hooks.is_open
 
     def _settle(self, outcome: Outcome, step: int, since: float) -> float:
         """Wait for a dispatch that began after ``step`` steps, look at its loss, learn its pace; return the time."""
@@ -357,7 +393,8 @@ class FitLoop:
         consumed = getattr(self.feed.source, "consumed", None)
         if consumed is not None:
             self.record = replace(self.record, detail={**self.record.detail, "consumed": consumed})
-        result = self.snapshot()
+        # Nobody has drawn since the resume point where there is no callback.
+        result = self.snapshot(random_state=None if self._watched else resume.state["randomness"])
         self.record = replace(
             self.record,
             status="stopped" if stopped else "finished",

@@ -60,7 +60,8 @@ def task_facts(model: Any, request: FitRequest, *, variables: Variables) -> dict
         "metrics": plain_config([compiled["metrics"], compiled["weighted_metrics"]]),
         "validation": _validation(request),
         "trainable": _trained(variables),
-        "data": fingerprint(_training_data(request)) if not _validates(request) else None,
+        # Read only for callbacks that hold best weights.
+        "data": fingerprint(_training_data(request)) if request.callbacks and not _validates(request) else None,
         "rewriters": ["optimizer"] if _uses_average(model.optimizer) else [],
     }
 

@@ -106,7 +106,10 @@ def test_evaluate_and_predict_give_what_keras_gives(name: str) -> None:
     """Evaluating and predicting give Keras's numbers, in Keras's form."""
     plain, x, y = make(name)
     model, x, y = make(name)
-    expected = plain.evaluate(x, y, batch_size=16, verbose=0), plain.evaluate(x, y, verbose=0, return_dict=True, steps=2)
+    expected = (
+        plain.evaluate(x, y, batch_size=16, verbose=0),
+        plain.evaluate(x, y, verbose=0, return_dict=True, steps=2),
+    )
     outputs = plain.predict(x, batch_size=16, verbose=0)
     with keepfit.Run(model) as run:
         found = run.evaluate(x, y, batch_size=16, verbose=0), run.evaluate(x, y, verbose=0, return_dict=True, steps=2)

@@ -3,6 +3,7 @@
 from keepfit.callbacks.book import CallbackMemory, SavedMemories
 from keepfit.callbacks.files import drop_backup_and_restore
 from keepfit.callbacks.hooks import (
+    BatchHooks,
     has_predict_batch_hooks,
     has_test_batch_hooks,
     has_train_batch_hooks,
@@ -13,6 +14,7 @@ from keepfit.callbacks.origin import callback_keys
 from keepfit.callbacks.progress import Progress, make_progress
 
 __all__ = [
+    "BatchHooks",
     "CallbackMemory",
     "Memory",
     "Progress",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -41,6 +41,51 @@ def has_test_batch_hooks(callbacks: Iterable[Any]) -> bool:
 def has_predict_batch_hooks(callbacks: Iterable[Any]) -> bool:
     """Return whether any callback looks at predicted batches."""
     return any(_looks(callback, _PREDICT) for callback in callbacks)
+
+
+class BatchHooks:
+    """Call batch hooks with Keras's numbers: one pair of calls for every ``steps_per_execution`` batches.
+
+    A pair may take several dispatches: a batch of another size has one of its
+    own. Where the data end inside a pair, Keras numbers it as if it were whole.
+
+    Args:
+        begin: Called with the number of the pair's first batch, from 0.
+        end: Called with the number of its last one, and the logs after it.
+        every: Batches in a pair, 1 or more.
+    """
+
+    def __init__(self, begin: Callable[..., None], end: Callable[..., None], *, every: int) -> None:
+        self._begin = begin
+        self._end = end
+        self._every = every
+        self._logs: Callable[[], Any] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a pair has begun and not ended."""
+        return self._logs is not None
+
+    def most(self, done: int) -> int:
+        """Return how many batches the next dispatch may have."""
+        return self._every - done % self._every
+
+    def before(self, done: int) -> None:
+        """Note that a dispatch comes, after ``done`` batches of the epoch."""
+        if done % self._every == 0:
+            self._begin(done)
+
+    def after(self, done: int, logs: Callable[[], Any]) -> None:
+        """Note that a dispatch was made; ``done`` batches are finished now."""
+        self._logs = logs
+        if done % self._every == 0:
+            self.close(done)
+
+    def close(self, done: int) -> None:
+        """End the pair that the end of the data cut short, if there is one."""
+        logs, self._logs = self._logs, None
+        if logs is not None:
+            self._end(-(-done // self._every) * self._every - 1, logs())
 
 
 def _looks(callback: Any, names: tuple[str, ...]) -> bool:

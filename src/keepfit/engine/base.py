@@ -75,6 +75,7 @@ class Outcome(ABC):
 class Engine(ABC):
     """Runs the steps of one compiled model; the model's variables always hold the current values."""
 
+    model: Any
     variables: Variables
 
     @abstractmethod
@@ -84,6 +85,10 @@ class Engine(ABC):
     @abstractmethod
     def refresh(self) -> Variables:
         """Return the variables of the built model as they are now."""
+
+    def reset_metrics(self) -> None:
+        """Begin the metrics anew, as ``model.reset_metrics()`` does."""
+        self.model.reset_metrics()
 
     @abstractmethod
     def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:

@@ -27,6 +27,7 @@ from keepfit.state import Variables, variables_of
 # gathering the next one hides behind it.
 _BLOCK_BYTES = 4 << 20
 _BLOCK_STEPS = 128
+_MANY_COPIES = 4
 
 
 class JaxOutcome(Outcome):
@@ -71,6 +72,7 @@ class JaxEngine(Engine):
         self._programs: dict[Any, Any] = {}
         # The arrays that the last dispatch put into each variable: nobody else has them, so they may be donated.
         self._made: dict[int, Any] = {}
+        self._shared: dict[int, Any] = {}
 
     def build(self, batch: Any) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
@@ -86,6 +88,18 @@ class JaxEngine(Engine):
             live = {id(variable) for variable in self.variables.all()}
             self._made = {index: array for index, array in self._made.items() if index in live}
         return self.variables
+
+    def reset_metrics(self) -> None:
+        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the arrays of last time."""
+        values = self._programs.get(("reset", self._key))
+        if values is not None:
+            for variable, array in zip(self.variables.metrics, values, strict=True):
+                _keras.set_value(variable, array)
+            return
+        self.model.reset_metrics()
+        if _keras.has_stock_metrics(self.model):
+            # A training step does not overwrite metrics in place, so these arrays stay what they are.
+            self._programs[("reset", self._key)] = [_keras.value(v) for v in self.variables.metrics]
 
     def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
         """Choose between one step a dispatch and many; a pure function of the program and the device."""
@@ -244,13 +258,22 @@ class JaxEngine(Engine):
             return (), tuple([_keras.value(v) for v in group] for group in groups)
         *first, metrics = groups
         donated = tuple([self._own(v) for v in group] for group in first)
+        if self._shared:
+            copies = dict(zip(self._shared, _copies(list(self._shared.values())), strict=True))
+            donated = tuple(
+                [copies.get(id(v), own) for v, own in zip(group, owns, strict=True)]
+                for group, owns in zip(first, donated, strict=True)
+            )
+            self._shared = {}
         return donated, ([_keras.value(v) for v in metrics],)
 
     def _own(self, variable: Any) -> Any:
+        """Return a variable's array if nobody else has it; else note that it must be copied."""
         array = _keras.value(variable)
         if self._made.get(id(variable)) is array and sys.getrefcount(array) <= _UNSHARED:
             return array
-        return jnp.array(array, dtype=array.dtype, copy=True)
+        self._shared[id(variable)] = array
+        return None
 
     def _give(self, groups: Sequence[list[Any]], state: Sequence[list[Any]]) -> None:
         for group, values in zip(groups, state, strict=True):
@@ -293,6 +316,18 @@ class JaxEngine(Engine):
             device = jax.tree.map(jnp.asarray, arrays)
             self._on_device = (arrays, device)
         return device
+
+
+def _copies(arrays: list[Any]) -> list[Any]:
+    """Return copies of arrays, in one dispatch where there are many; a program for a few would not pay."""
+    if len(arrays) < _MANY_COPIES:
+        return [jnp.array(array, dtype=array.dtype, copy=True) for array in arrays]
+    return _copy_all(arrays)  # type: ignore[no-any-return]
+
+
+@jax.jit
+def _copy_all(arrays: list[Any]) -> list[Any]:
+    return [jnp.copy(array) for array in arrays]
 
 
 @jax.jit

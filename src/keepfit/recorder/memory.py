@@ -154,6 +154,9 @@ class MemoryRecorder(Mirrored):
 
     def _thin_out(self) -> None:
         mirror = self._mirror
+        size = sum(item.size_bytes for item in mirror.checkpoints)
+        if len(mirror.checkpoints) <= self._keep and size <= self._budget_bytes:
+            return
         keep = kept(mirror.checkpoints, mirror.fits, keep=self._keep, final_logs=mirror.final_logs())
         keep &= self._within_budget(keep)
         mirror.checkpoints = [item for item in mirror.checkpoints if item.id in keep]
@@ -162,6 +165,8 @@ class MemoryRecorder(Mirrored):
     def _within_budget(self, keep: set[int]) -> set[int]:
         """Return the checkpoints that fit, newest first, after those that must stay."""
         items = [item for item in self._mirror.checkpoints if item.id in keep]
+        if sum(item.size_bytes for item in items) <= self._budget_bytes:
+            return keep  # what they share makes it less still
         must = [item for item in items if item.pinned or item.kind == "start"] + items[-1:]
         inside: set[int] = set()
         seen: set[int] = set()
