@@ -114,6 +114,19 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     return list(getattr(optimizer, "_trainable_variables", []))
 
 
+def rebuild_optimizer(optimizer: Any, variables: list[Any]) -> None:
+    """Build an optimizer anew, in place, for other variables; its slots begin fresh, a schedule stays the object it is."""
+    anew = type(optimizer).from_config(optimizer.get_config())
+    anew.build(variables)
+    attributes = vars(anew)
+    holder = vars(optimizer).get("_learning_rate")
+    if holder is not None and not isinstance(holder, keras.Variable):
+        attributes["_learning_rate"] = holder
+    attributes["name"] = optimizer.name
+    vars(optimizer).clear()
+    vars(optimizer).update(attributes)
+
+
 def metric_variables(metric: Any) -> list[Any]:
     """Return every variable of a metric."""
     return list(metric.variables)
@@ -385,3 +398,13 @@ def native_rows(array: Any, rows: slice) -> Any:
 def is_default_hook(hook: Any) -> bool:
     """Return whether a callback's hook is the one that Keras's base class has, which does nothing."""
     return hook is None or bool(getattr(hook, "_is_default", False))
+
+
+def holds_averages(callback: Any) -> bool:
+    """Return whether a SwapEMAWeights has put the averages into the model's weights."""
+    return bool(callback._ema_weights_in_model)
+
+
+def finalize_averages(callback: Any) -> None:
+    """Let a SwapEMAWeights replace what it put aside by the averages, as in the last epoch of a fit."""
+    callback._finalize_ema_values()

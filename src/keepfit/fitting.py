@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 
 from keepfit import randomness
-from keepfit.callbacks import CallbackMemory, SavedMemories, callback_keys, drop_backup_and_restore, make_progress
+from keepfit.callbacks import (
+    CallbackMemory,
+    SavedMemories,
+    callback_keys,
+    depends_on_epoch_numbers,
+    drop_backup_and_restore,
+    hold_averages_back,
+    make_progress,
+)
 from keepfit.clock import Position
 from keepfit.data import StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
@@ -104,7 +112,9 @@ class FitCall:
         # A generator may draw from the global generators while it is brought to where the run stands.
         self.randomness = randomness.take() if isinstance(self.source, StreamSource) else None
         self.batch = self.source.peek()
-        self.run.ready(self.batch)
+        self.run.ready(
+            self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
+        )
         self.variables = self.run.engine.variables
         self._recipe: Recipe | None = None
 
@@ -294,6 +304,8 @@ class FitCall:
         saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
         for text in memory.before_begin(saved, resumed=resumed):
             run.say_once(text, text)
+        if not resumed:
+            self._say_epoch_numbers(record)
         self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
         progress = self._progress(record)
         loop = FitLoop(
@@ -329,6 +341,8 @@ class FitCall:
         finally:
             place.position = loop.position
         self._close(loop, result, resume)
+        for text in memory.say_unsaved():
+            run.say_once(text, text)
         return self.model.history
 
     def _close(self, loop: FitLoop, result: Snapshot, resume: Snapshot) -> None:
@@ -411,9 +425,22 @@ class FitCall:
     def _first_label(self, record: FitRecord) -> int:
         return record.first_epoch if self.request.initial_epoch is None else self.request.initial_epoch
 
+    def _say_epoch_numbers(self, record: FitRecord) -> None:
+        """Say once that epoch numbers go on, where that decides what a callback does."""
+        if record.first_epoch == 0 or self.request.initial_epoch is not None:
+            return
+        names = sorted({type(c).__name__ for c in self.callbacks if depends_on_epoch_numbers(c)})
+        if names:
+            self.run.say_once(
+                "epoch numbers",
+                f"Epoch numbers go on over fits: the first epoch of fit {record.number} is number {record.first_epoch} "
+                f"(from 0) for {', '.join(names)}. With initial_epoch=0 numbers begin at 0, as in Keras.",
+                fit=record.number,
+            )
+
     def _callback_list(self, record: FitRecord) -> Any:
         first = self._first_label(record)
-        return keras.callbacks.CallbackList(
+        callbacks = keras.callbacks.CallbackList(
             list(self.callbacks),
             add_history=True,
             model=self.model,
@@ -421,6 +448,8 @@ class FitCall:
             epochs=first + self.request.planned_epochs,
             steps=self.request.steps_per_epoch or self.source.num_batches,
         )
+        hold_averages_back(callbacks.callbacks)
+        return callbacks
 
     def _history(self, callbacks: Any, record: FitRecord) -> Any:
         """Fill the History callback with the epochs of this fit that are done."""

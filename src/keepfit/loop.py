@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +16,7 @@ from keepfit.callbacks import (
     BatchHooks,
     CallbackMemory,
     Progress,
+    finalize_averages,
     has_test_batch_hooks,
     has_train_batch_hooks,
     may_rewrite_weights,
@@ -244,7 +245,7 @@ class FitLoop:
         behind_step = 0
         clock = time.perf_counter()
         try:
-            # As in Keras, a stop is looked at after each step: one that was asked for earlier lets the first one happen.
+            # As in Keras, a stop is looked at after each step: the first step of an epoch always happens.
             while not (self.model.stop_training and self.done.steps and not self._is_within_pair()):
                 step = self.done.steps
                 outcome = self._dispatch()
@@ -382,12 +383,16 @@ class FitLoop:
     def _end(self) -> tuple[Snapshot, Snapshot]:
         """Do what Keras does at the end of fit, and keep the state on both sides of it."""
         resume = self._safe = self.snapshot()
+        reached = 0 < self.done.epochs == self.record.epochs_planned
+        swapping = finalize_averages(self.callbacks.callbacks, params=self.callbacks.params, whole=reached)
         if self.record.epochs_planned > 0:
             _keras.finalize_weights(self.model)
         averaged = self._weights()
         self.callbacks.on_train_end(self.last_logs)
         unchanged = all(now is before for now, before in zip(self._weights(), averaged, strict=True))
-        rewriters = [] if unchanged else self._ending_callbacks()
+        rewriters = self._keys_of(swapping)
+        if not unchanged:
+            rewriters += self._keys_of(c for c in self.callbacks.callbacks if may_rewrite_weights(c))
         stopped = bool(self.model.stop_training)
         self.position = replace(self.position, fit=self.record.number)
         consumed = getattr(self.feed.source, "consumed", None)
@@ -419,11 +424,10 @@ class FitLoop:
         """Return the arrays that the model's variables hold."""
         return [_keras.value(v) for v in (*self.engine.variables.trainable, *self.engine.variables.non_trainable)]
 
-    def _ending_callbacks(self) -> list[str]:
-        """Return the keys of the callbacks that may rewrite weights when a fit ends."""
-        keys = self.record.detail["callbacks"]
-        pairs = zip(self.callbacks.callbacks, keys, strict=False)  # the loop's own callbacks come last
-        return [key for callback, key in pairs if may_rewrite_weights(callback)]
+    def _keys_of(self, callbacks: Iterable[Any]) -> list[str]:
+        """Return the keys of callbacks of the fit."""
+        keys = dict(zip(map(id, self.callbacks.callbacks), self.record.detail["callbacks"], strict=False))
+        return [keys[id(callback)] for callback in callbacks if id(callback) in keys]  # the loop's own have none
 
     def _checkpoint_inside(self, *, wait: bool = False, snapshot: Snapshot | None = None) -> None:
         snapshot = snapshot or self.snapshot()

@@ -19,6 +19,7 @@ from keepfit.engine import make_engine
 from keepfit.errors import InvalidArgument, KeepfitWarning, NotCompiled, OtherModel, RunClosed, StateNotKept
 from keepfit.fitting import FitCall, check_arguments
 from keepfit.loop import current_rate
+from keepfit.optimizer_state import carry, optimizer_values, reseat
 from keepfit.pace import Pace
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.snapshot import Snapshot, parted
@@ -86,7 +87,6 @@ class Run:
             raise NotCompiled(
                 "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before Run()."
             )
-        _keras.probe(model)
         self.model = model
         self.directory = None if directory is None else Path(directory)
         self.mode = mode
@@ -97,9 +97,13 @@ class Run:
         self.closed: str | None = None
         self._said: set[str] = set()
         self._ready = False
+        self._optimizer: Any = None
         self._debts: dict[int, tuple[Any, int]] = {}
         self.recorder_settings = {"checkpoint_share": checkpoint_share, "keep": keep}
         live.check_free(self)
+        # What can fail without a folder comes before there is one.
+        self.engine = make_engine(model)
+        _keras.probe(model)
         self.recorder: Recorder = (
             MemoryRecorder(keep=keep)
             if self.directory is None
@@ -107,7 +111,6 @@ class Run:
         )
         try:
             self.seed = self._settle_seed(seed)
-            self.engine = make_engine(model)
             if _keras.is_built(model):
                 self._settle_start()
         except BaseException:
@@ -118,7 +121,24 @@ class Run:
     # The public verbs
 
     def fit(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, **arguments: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: Any = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int | None = None,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: Any = 1,
+        **further: Any,
     ) -> Any:
         """Train, go on, or return what was recorded; the arguments of ``keras.Model.fit`` with the same meaning.
 
@@ -127,8 +147,20 @@ class Run:
             y: Targets, where ``x`` does not give them.
             batch_size: Samples in a batch.
             epochs: Length of this fit.
-            arguments: The others of ``keras.Model.fit``, and ``name`` (a name for the fit), ``fresh``
-                (callbacks and ``"optimizer"`` that start without memory) and ``on_change``.
+            verbose: ``"auto"``, 0, 1 (a bar) or 2 (a line an epoch).
+            callbacks: Callbacks; what they remember goes on over fits and processes.
+            validation_split: Last fraction of the samples to validate on.
+            validation_data: What to validate on.
+            shuffle: Whether every pass has an order of its own; ``"batch"`` shuffles within batches.
+            class_weight: Class -> weight.
+            sample_weight: Weight of each sample.
+            initial_epoch: Number of the first epoch, which counts as done; by default numbers go on over fits.
+            steps_per_epoch: Batches in an epoch; None for a pass over the data.
+            validation_steps: Batches to validate on.
+            validation_batch_size: Samples in a batch of validation.
+            validation_freq: Epochs between validations, or a list of epoch numbers.
+            further: ``name`` (a name for the fit), ``fresh`` (callbacks and ``"optimizer"`` that start
+                without memory) and ``on_change``.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.
@@ -138,7 +170,27 @@ class Run:
             RecipeChanged: The fit was recorded with another recipe; nothing was changed.
         """
         self.check_open()
-        request = check_arguments({"x": x, "y": y, "batch_size": batch_size, "epochs": epochs, **arguments})
+        request = check_arguments(
+            {
+                "x": x,
+                "y": y,
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "verbose": verbose,
+                "callbacks": callbacks,
+                "validation_split": validation_split,
+                "validation_data": validation_data,
+                "shuffle": shuffle,
+                "class_weight": class_weight,
+                "sample_weight": sample_weight,
+                "initial_epoch": initial_epoch,
+                "steps_per_epoch": steps_per_epoch,
+                "validation_steps": validation_steps,
+                "validation_batch_size": validation_batch_size,
+                "validation_freq": validation_freq,
+                **further,
+            }
+        )
         return FitCall(self, request).perform()
 
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
@@ -260,11 +312,37 @@ class Run:
 
     # What a call of fit needs
 
-    def ready(self, batch: Any) -> None:
-        """Build the model for a batch, and bring it to the start of the run once."""
+    def ready(self, batch: Any, *, fresh_optimizer: bool = False) -> None:
+        """Build the model for a batch, and bring it to the start of the run once.
+
+        Args:
+            batch: What the model will be trained on.
+            fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
+        """
+        known = getattr(self.engine, "variables", None)
+        before = optimizer_values(known.values()) if known is not None else {}
+        last, self._optimizer = self._optimizer, self.model.optimizer
+        if last is self.model.optimizer and reseat(self.model, before):
+            self.notice(
+                "Other layers train than before: what keeps training keeps its optimizer state, the rest begins fresh."
+            )
         self.engine.build(batch)
+        if last is not None and last is not self.model.optimizer and before:
+            self._carry_optimizer(last, before, fresh=fresh_optimizer)
         if not self._ready:
             self._settle_start()
+
+    def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
+        """Let a newly compiled optimizer of the same class go on with the state of the last one."""
+        if fresh or type(last) is not type(self.model.optimizer):
+            why = "as fresh= asks" if fresh else f"since the last one was {type(last).__name__}"
+            self.notice(f"The newly compiled {type(self.model.optimizer).__name__} begins without state, {why}.")
+            return
+        carried = carry(self.model, before, rate=False)
+        self.notice(
+            f"The newly compiled {type(last).__name__} goes on with the state of the last one ({len(carried)} variables); "
+            'its config and rate are the new ones. fresh=["optimizer"] prevents that.'
+        )
 
     def ready_to_predict(self, batch: Any) -> None:
         """Build the model for a batch without targets."""
@@ -362,11 +440,11 @@ class Run:
         self.recorder.event(kind, message, fit=fit, **({"facts": data} if data else {}))
         warnings.warn(message, KeepfitWarning, stacklevel=4)
 
-    def say_once(self, key: str, message: str, *, kind: str = "notice") -> None:
+    def say_once(self, key: str, message: str, *, kind: str = "notice", fit: int | None = None) -> None:
         """Warn about one thing once."""
         if key not in self._said:
             self._said.add(key)
-            self.notice(message, kind=kind)
+            self.notice(message, kind=kind, fit=fit)
 
     # The start of the run
 
@@ -411,7 +489,7 @@ class Run:
         before = {name: np.asarray(value) for name, value in variables.values().items() if name.startswith("model/")}
         rate = {name: value for name, value in variables.values().items() if name.endswith("/learning_rate")}
         self.stand_at(self.place.fits, must=True)
-        if self.mode == "replay":
+        if self.mode == "replay" and self.place.fits == 0:
             # The rate is a setting of the script's; a changed one must show in the recipe.
             variables.assign(rate, skip=lambda name: name not in rate)
             if any(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,15 @@ PATIENCE_S = 100
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start an example, its standard output a pipe and its errors a file ``errors.log``."""
+    children: list[subprocess.Popen[str]] = []
 
     def started(name: str, *arguments: object) -> subprocess.Popen[str]:
-        # A cache that the tests share among themselves only: the second process of an example compiles nothing.
+        # A cache of the test's own: the second process of an example compiles little.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "KEEPFIT_CACHE": str(tmp_path / "cache")}
         with (tmp_path / "errors.log").open("a") as errors:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -30,8 +31,14 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 cwd=tmp_path,
                 env=environment,
             )
+        children.append(child)
+        return child
 
-    return started
+    yield started
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
 
 
 @pytest.fixture

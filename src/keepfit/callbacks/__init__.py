@@ -12,6 +12,7 @@ from keepfit.callbacks.hooks import (
 from keepfit.callbacks.memory import Memory, restore, take
 from keepfit.callbacks.origin import callback_keys
 from keepfit.callbacks.progress import Progress, make_progress
+from keepfit.callbacks.stock import depends_on_epoch_numbers, finalize_averages, hold_averages_back
 
 __all__ = [
     "BatchHooks",
@@ -20,10 +21,13 @@ __all__ = [
     "Progress",
     "SavedMemories",
     "callback_keys",
+    "depends_on_epoch_numbers",
     "drop_backup_and_restore",
+    "finalize_averages",
     "has_predict_batch_hooks",
     "has_test_batch_hooks",
     "has_train_batch_hooks",
+    "hold_averages_back",
     "make_progress",
     "may_rewrite_weights",
     "restore",

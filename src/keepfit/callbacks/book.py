@@ -114,7 +114,11 @@ class CallbackMemory:
             self._taken[memory.key] = memory.tensors
         # Taken once now, so that what cannot be saved is known before anything is trained.
         self.take()
-        return said + [
+        return said + self.say_unsaved()
+
+    def say_unsaved(self) -> list[str]:
+        """Return what was not in the last memories because it cannot be saved, a sentence for each callback."""
+        return [
             f"{type(self._members[key]).__name__} holds what cannot be saved: {', '.join(names)}. After a restart "
             "that is as the script makes it. Give the callback get_state() and set_state(state) to say itself what "
             "it remembers."

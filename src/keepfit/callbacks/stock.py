@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+
+from keepfit import _keras
 
 # The memory of a task: it means nothing where loss, metrics or validation data are others.
 BEST = frozenset({"best", "best_weights", "best_epoch"})
@@ -67,3 +71,45 @@ def _knowledge(kind: Any) -> Knowledge:
     found = [known for name, known in _KNOWN.items() if issubclass(kind, getattr(keras.callbacks, name, ()))]
     not_memory = _EVERY.union(*(known.not_memory for known in found))
     return Knowledge(not_memory, frozenset().union(*(known.of_run for known in found)))
+
+
+def depends_on_epoch_numbers(callback: Any) -> bool:
+    """Return whether a callback of Keras acts by the epoch's number itself, so that it matters that numbers go on."""
+    if isinstance(callback, keras.callbacks.LearningRateScheduler):
+        return True
+    return bool(getattr(callback, "start_from_epoch", 0))
+
+
+def hold_averages_back(callbacks: Iterable[Any]) -> None:
+    """Keep SwapEMAWeights from giving up the weights behind the averages at the end of a fit's last epoch.
+
+    Keras lets it do so within ``on_epoch_end``, before it is known whether
+    training goes on; here it is done by `finalize_averages`, after the resume
+    point was taken.
+    """
+    for callback in _swapping(callbacks):
+        callback.set_params({**(callback.params or {}), "epochs": math.inf})
+
+
+def finalize_averages(callbacks: Iterable[Any], *, params: Any, whole: bool) -> list[Any]:
+    """Do what SwapEMAWeights does at the end of the last epoch.
+
+    Args:
+        callbacks: The callbacks of the fit.
+        params: What callbacks are told of the fit.
+        whole: The fit reached its last epoch.
+
+    Returns:
+        The callbacks for which that was done.
+    """
+    done = []
+    for callback in _swapping(callbacks):
+        callback.set_params(params)
+        if whole and _keras.holds_averages(callback):
+            _keras.finalize_averages(callback)
+            done.append(callback)
+    return done
+
+
+def _swapping(callbacks: Iterable[Any]) -> list[Any]:
+    return [c for c in callbacks if isinstance(c, keras.callbacks.SwapEMAWeights) and c.swap_on_epoch]
