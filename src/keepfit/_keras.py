@@ -115,7 +115,7 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
 
 
 def rebuild_optimizer(optimizer: Any, variables: list[Any]) -> None:
-    """Build an optimizer anew, in place, for other variables; its slots begin fresh, a schedule stays the object it is."""
+    """Build an optimizer anew, in place, for other variables; its slots begin fresh, a schedule stays itself."""
     anew = type(optimizer).from_config(optimizer.get_config())
     anew.build(variables)
     attributes = vars(anew)

@@ -94,7 +94,7 @@ def train_on_batch(
     if class_weight is not None:
         if sample_weight is not None:
             raise InvalidArgument(
-                "train_on_batch cannot take sample_weight and class_weight together. Nothing was changed. Give one of them."
+                "train_on_batch takes sample_weight or class_weight, not both. Nothing was changed. Give one of them."
             )
         sample_weight = class_weighted(y, class_weight)
     source = evaluation_source(x, y, sample_weight, batch_size=len(keras.tree.flatten(x)[0]), steps=None)

@@ -485,7 +485,8 @@ class FitCall:
         ]
         if changed:
             self.run.notice(
-                f"Fit {record.number} goes on under other conditions ({'; '.join(changed)}): equal to rounding, not to the bit.",
+                f"Fit {record.number} goes on under other conditions ({'; '.join(changed)}): "
+                "equal to rounding, not to the bit.",
                 kind="approximate",
                 fit=record.number,
             )
@@ -497,7 +498,8 @@ class FitCall:
             depends.append(str(rate.get("class", "schedule")))
         if depends:
             self.run.notice(
-                f"Fit {record.number} is asked for {self.request.planned_epochs} epochs instead of {record.epochs_planned}; "
+                f"Fit {record.number} is asked for {self.request.planned_epochs} epochs, "
+                f"not {record.epochs_planned} as before; "
                 f"{', '.join(depends)} may depend on the planned length, so the result is not that of one longer fit.",
                 fit=record.number,
             )
@@ -513,7 +515,8 @@ def check_arguments(arguments: dict[str, Any]) -> FitRequest:
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise InvalidArgument(
-            f"fit() has no argument {unknown[0]!r}. Nothing was changed. It takes those of keras.Model.fit and name=, fresh=, on_change=.",
+            f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
+            "It takes those of keras.Model.fit and name=, fresh=, on_change=.",
             argument=unknown[0],
         )
     return _capped(FitRequest(**arguments))

@@ -43,7 +43,8 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     number = run.place.fits if at is None else at
     if number < 0 or number > run.place.fits:
         raise InvalidArgument(
-            f"fork() at fit {number}: expected a fit that is finished as of here, 0 to {run.place.fits}. Nothing was changed.",
+            f"fork() at fit {number}: expected a fit that is finished as of here, 0 to {run.place.fits}. "
+            "Nothing was changed.",
             argument="at",
         )
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}

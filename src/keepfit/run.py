@@ -340,7 +340,8 @@ class Run:
             return
         carried = carry(self.model, before, rate=False)
         self.notice(
-            f"The newly compiled {type(last).__name__} goes on with the state of the last one ({len(carried)} variables); "
+            f"The newly compiled {type(last).__name__} goes on with the state of the last one "
+            f"({len(carried)} variables); "
             'its config and rate are the new ones. fresh=["optimizer"] prevents that.'
         )
 
@@ -357,7 +358,8 @@ class Run:
         missing = self.engine.variables.assign(snapshot.variables())
         if missing:
             self.notice(
-                f"{len(missing)} variables have no value in the kept state and stay as they are, {missing[0]} among them."
+                f"{len(missing)} variables have no value in the kept state and stay as they are, "
+                f"{missing[0]} among them."
             )
         if "randomness" in snapshot.state:
             randomness.restore(snapshot.state["randomness"])
@@ -457,7 +459,8 @@ class Run:
             return chosen
         if seed is not None and seed != recorded:
             raise InvalidArgument(
-                f"The run in {self.directory} was begun with seed {recorded}, received seed={seed}. Nothing was changed. "
+                f"The run in {self.directory} was begun with seed {recorded}, received seed={seed}. "
+                "Nothing was changed. "
                 "Leave seed out, or choose another folder.",
                 argument="seed",
                 recorded=recorded,
@@ -516,7 +519,8 @@ class Run:
         """Raise `RunClosed` where the run is closed."""
         if self.closed is not None:
             raise RunClosed(
-                f"This run is closed: {self.closed}. Nothing was changed. Open it again with keepfit.Run or keepfit.attach."
+                f"This run is closed: {self.closed}. Nothing was changed. "
+                "Open it again with keepfit.Run or keepfit.attach."
             )
 
     def check_state(self, verb: str) -> None:

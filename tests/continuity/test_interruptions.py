@@ -265,7 +265,8 @@ class Slow(keras.callbacks.Callback):
     def on_test_batch_end(self, batch, logs=None): time.sleep(0.05)
 model = keepfit.attach(model, sys.argv[1])
 print("training", flush=True)
-model.fit(x, y, batch_size=16, epochs=20, verbose=0, validation_data=(x, y), validation_batch_size=10, callbacks=[Slow()])
+given = dict(validation_data=(x, y), validation_batch_size=10, callbacks=[Slow()])
+model.fit(x, y, batch_size=16, epochs=20, verbose=0, **given)
 print("done", flush=True)
 """
 

@@ -159,7 +159,10 @@ def test_another_plan_on_resume_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(Stop):
         run.fit(x, y, **arguments())
     run.close()
-    monkeypatch.setattr("keepfit.engine.jax.os.cpu_count", lambda: 77)
+    from keepfit.engine import jax as engine
+
+    facts = {**engine._device_facts(), "threads": 77}
+    monkeypatch.setattr(engine, "_device_facts", lambda: facts)
     with pytest.warns(KeepfitWarning, match="threads: .* before, 77 now"):
         train_once()
 

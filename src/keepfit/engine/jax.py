@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -109,7 +110,7 @@ class JaxEngine(Engine):
     def most_steps(self, batch: Any) -> int:
         """Return the number of batches in a full block."""
         leaves = [leaf for leaf in jax.tree.leaves(batch) if hasattr(leaf, "dtype")]
-        size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+        size = sum(int(np.prod(leaf.shape)) * int(leaf.dtype.itemsize) for leaf in leaves)
         return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
 
     def train(self, block: Block) -> Outcome:
@@ -227,10 +228,13 @@ class JaxEngine(Engine):
         key = ("step", name, self._key, self._kind)
         if key not in self._programs:
             step = getattr(self.model, f"{name}_step")
-            if name == "predict":
-                function = lambda state, batch: step(state, batch)  # noqa: E731 (a method's jit would be shared)
-            else:
-                function = lambda donated, kept, batch: _cast(step, (*donated, *kept), batch)  # noqa: E731
+
+            def function(*arguments: Any) -> Any:
+                if name == "predict":
+                    return step(*arguments)
+                donated, kept, batch = arguments
+                return _cast(step, (*donated, *kept), batch)
+
             donate = 0 if name == "train" else ()
             self._programs[key] = function if self._kind == "eager" else jax.jit(function, donate_argnums=donate)
         return self._programs[key]  # type: ignore[no-any-return]
@@ -301,11 +305,12 @@ class JaxEngine(Engine):
                 return jax.tree.map(lambda leaf: owned(leaf)[None], block.batches[0])
             return jax.tree.map(lambda *leaves: owned(np.stack(leaves)), *block.batches)
         size, rows = block.samples, block.rows
+        assert rows is not None
         sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), block.arrays)
         capacity = self.most_steps(sample)
         if self._resident:
             padded = np.zeros(capacity * size, np.int32)
-            padded[: len(rows)] = rows  # type: ignore[arg-type]
+            padded[: block.count * size] = rows
             return _gather_on_device(self._device_arrays(block.arrays), padded.reshape(capacity, size))
         return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)  # type: ignore[arg-type]
 
@@ -376,7 +381,8 @@ def host_number(value: Any) -> Any:
     return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
 
 
-def _facts() -> dict[str, Any]:
+@functools.cache
+def _device_facts() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "backend": "jax",
@@ -385,8 +391,11 @@ def _facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
         "threads": os.cpu_count(),
-        "precision": keras.config.floatx(),
     }
+
+
+def _facts() -> dict[str, Any]:
+    return {**_device_facts(), "precision": keras.config.floatx()}
 
 
 def _unshared_references() -> int:
@@ -399,9 +408,8 @@ def _unshared_references() -> int:
     made = {0: holder._value}
     array = _keras.value(holder)
     assert made[0] is array
-    count = sys.getrefcount(array)
     # The class attribute stands for the variable's own reference.
-    return count
+    return sys.getrefcount(array)
 
 
 _UNSHARED = _unshared_references()

@@ -300,6 +300,7 @@ def test_closed_recorder_records_nothing(opened, life):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # other tests of this process may have used JAX
 def test_forked_child_has_no_part_in_a_run(opened, life):
     """A child that was forked, such as a data worker, neither closes the run nor writes, nor hangs."""
     recorder = opened()
