@@ -312,7 +312,7 @@ class JaxEngine(Engine):
             padded = np.zeros(capacity * size, np.int32)
             padded[: block.count * size] = rows
             return _gather_on_device(self._device_arrays(block.arrays), padded.reshape(capacity, size))
-        return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)  # type: ignore[arg-type]
+        return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)
 
     def _device_arrays(self, arrays: Any) -> Any:
         """Return the arrays on the device: sent once for each fit, since a user may change them between two."""
