@@ -22,6 +22,8 @@ torture: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(RUN)/python benchmarks/spine.py
+	$(RUN)/python benchmarks/memory.py
+	$(RUN)/python benchmarks/plans.py
 
 $(VENV)/bin/python:
 	$(PYTHON) scripts/make_venv.py $(VENV)

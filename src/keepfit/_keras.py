@@ -408,3 +408,10 @@ def holds_averages(callback: Any) -> bool:
 def finalize_averages(callback: Any) -> None:
     """Let a SwapEMAWeights replace what it put aside by the averages, as in the last epoch of a fit."""
     callback._finalize_ema_values()
+
+
+def point_summaries(callback: Any) -> None:
+    """Let a TensorBoard's summaries go by the step that it has now, rather than by that of its ``on_train_begin``."""
+    if callback._prev_summary_state:
+        callback._pop_writer()
+        callback._push_writer(callback._train_writer, callback._global_train_batch)

@@ -819,7 +819,6 @@ def test_tensorboard_of_a_loop_of_fits_is_that_of_one_fit(tmp_path: Path) -> Non
         with contextlib.suppress(ZeroDivisionError):
             train(functools.partial(callbacks, "interrupted"), [2, 4], directory=tmp_path / "run")
     found = {way: summaries_in(tmp_path / way) for way in (*WAYS, "interrupted")}
-    print({w: [sorted(e[1] for e in f if e[0] == "train/epoch_loss"), len(f)] for w, f in found.items()}, [str(p) for p in (tmp_path/"interrupted").rglob("events*")], sorted(e[:2] for e in found["interrupted"]))
     assert found["loop"] == found["one"] == found["cut"] == found["interrupted"]
     assert len(found["one"]) > 20
 

@@ -6,11 +6,12 @@ import html
 import importlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich import get_console
+from rich.cells import cell_len
 from rich.errors import LiveError
 from rich.live import Live
 from rich.text import Text
@@ -21,13 +22,15 @@ _BETWEEN_DRAWINGS_S = 0.15
 _BAR_WIDTHS = (24, 12, 8)
 # In a narrower window there is no room for a bar.
 _NARROW = 60
+# The metrics that are left out last.
+_LOSSES = ("loss", "val_loss")
 # The newest measurement's weight in the pace that is shown.
 _NEWEST = 0.3
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is shown, in the order in which it is: the last metrics are what a narrow window cuts.
+    """What is shown, in the order in which it is.
 
     Args:
         title: Which fit.
@@ -35,7 +38,8 @@ class Line:
         place: Where in the fit.
         left: Remaining time; at the end the time it took.
         pace: How long a step takes.
-        metrics: Each a text.
+        metrics: Each a text that begins with its name.
+        final: It stays when the fit is over.
     """
 
     title: str
@@ -44,6 +48,7 @@ class Line:
     left: str = ""
     pace: str = ""
     metrics: tuple[str, ...] = ()
+    final: bool = False
 
     def parts(self) -> list[str]:
         """Return the texts behind the bar."""
@@ -168,6 +173,7 @@ class Bar(Progress):
             left=_duration(self.clock.now() - self.clock.began) if final else _left(left_s),
             pace=self._doing or ("" if per_step_s is None else _pace(per_step_s)),
             metrics=tuple(shown(self._logs)),
+            final=final,
         )
 
     def _start(self) -> None:
@@ -274,13 +280,20 @@ class NotebookBar(Bar):
 
 
 def drawn(line: Line, *, width: int, ascii_only: bool) -> Text:
-    """Return a line no wider than a terminal: first the bar shrinks, then what comes last is cut."""
-    behind = "  ".join(line.parts())
-    for bar_width in _BAR_WIDTHS:
-        if len(line.title) + bar_width + len(behind) + 6 <= width:
+    """Return a line no wider than a terminal.
+
+    What is left out where there is little room: first some of the bar, then
+    the pace, then metrics other than the losses, from the last one on, each
+    as a whole; a line that stays gives up its bar before any metric.
+    """
+    dots = "..." if ascii_only else "…"
+    bar_width, behind = 0, ""
+    for bar_width, parts in _forms(line, dots, bars=width >= _NARROW and line.share is not None):
+        behind = "  ".join(part for part in parts if part)
+        if cell_len(line.title) + (bar_width + 2 if bar_width else 0) + 2 + cell_len(behind) < width:
             break
     text = Text(line.title, style="bold", no_wrap=True, overflow="ellipsis", end="")
-    if width >= _NARROW and line.share is not None:
+    if bar_width and line.share is not None:
         filled = round(bar_width * line.share)
         full, rest = ("#", "-") if ascii_only else ("━", "━")
         text.append("  " + full * filled, style="not bold green")
@@ -288,6 +301,29 @@ def drawn(line: Line, *, width: int, ascii_only: bool) -> Text:
     text.append("  " + behind, style="not bold")
     text.truncate(width - 1, overflow="crop" if ascii_only else "ellipsis")
     return text
+
+
+def _forms(line: Line, dots: str, *, bars: bool) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the forms that a line may take, from the fullest to the shortest: the bar's width, the texts behind it."""
+    slim = _BAR_WIDTHS[-1] if bars else 0
+    place, left, metrics = line.place, line.left, line.metrics
+    for width in _BAR_WIDTHS if bars else (0,):
+        yield width, (place, left, line.pace, *metrics)
+    yield slim, (place, left, *metrics)
+    if line.final:
+        slim = 0
+        yield slim, (place, left, *metrics)
+    losses = [metric for metric in metrics if metric.split(" ")[0] in _LOSSES]
+    others = [metric for metric in metrics if metric not in losses]
+    for count in range(len(others) - 1, -1, -1):
+        kept = losses + others[:count]
+        yield slim, (place, left, *[metric for metric in metrics if metric in kept], dots)
+    short = place.replace("  step ", "  ")
+    yield slim, (short, left, *losses)
+    yield 0, (short, left, *losses)
+    yield 0, (short, *losses)
+    yield 0, (short, *losses[:1])
+    yield 0, (short,)
 
 
 def _html(line: Line) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keepfit import _keras
 from keepfit.callbacks import files
 from keepfit.callbacks.identity import IdentityMap
 from keepfit.callbacks.memory import Memory, Mode, restore, settings_since, take
@@ -111,6 +112,8 @@ class CallbackMemory:
                 files.after_begin(callback, memory.file)
             said += restore(callback, memory, mode=mode, drop_best_weights=drop_best_weights)
             vars(callback).update(self._by_hand.get(memory.key, {}))
+            if isinstance(callback, keras.callbacks.TensorBoard):
+                _keras.point_summaries(callback)
             self._taken[memory.key] = memory.tensors
         # Taken once now, so that what cannot be saved is known before anything is trained.
         self.take()

@@ -21,7 +21,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
-    offset = -memory.ctypes.data % _ALIGNMENT
+    offset = -memory.__array_interface__["data"][0] % _ALIGNMENT
     return memory[offset : offset + size].view(dtype).reshape(shape)
 
 

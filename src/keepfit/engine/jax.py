@@ -28,6 +28,9 @@ from keepfit.state import Variables, variables_of
 # gathering the next one hides behind it.
 _BLOCK_BYTES = 4 << 20
 _BLOCK_STEPS = 128
+# A state up to this size is written anew by every dispatch, which costs less than to find out who else holds it;
+# a larger one is overwritten in place, so that it need not fit the device's memory twice.
+_IN_PLACE_BYTES = 1 << 20
 _MANY_COPIES = 4
 
 
@@ -71,6 +74,7 @@ class JaxEngine(Engine):
         self._key: ProgramKey | None = None
         self._kind = "stepwise"
         self._programs: dict[Any, Any] = {}
+        self._in_place = True
         # The arrays that the last dispatch put into each variable: nobody else has them, so they may be donated.
         self._made: dict[int, Any] = {}
         self._shared: dict[int, Any] = {}
@@ -86,6 +90,7 @@ class JaxEngine(Engine):
         if key != self._key:
             self._key = key
             self.variables = variables_of(self.model)
+            self._in_place = sum(_keras.value(v).nbytes for v in self.variables.all()) > _IN_PLACE_BYTES
             live = {id(variable) for variable in self.variables.all()}
             self._made = {index: array for index, array in self._made.items() if index in live}
         return self.variables
@@ -196,10 +201,15 @@ class JaxEngine(Engine):
         step = self._step(name)
         losses = []
         logs: Any = {}
-        for batch in self._batches(block):
-            logs, state = step(*self._take(name, groups), batch)
-            losses.append(_loss(logs))
-            self._give(groups, state)
+        donated, kept = self._take(name, groups)
+        state = (*donated, *kept)
+        try:
+            for batch in self._batches(block):
+                logs, state = step(state[: len(donated)], state[len(donated) :], batch)
+                losses.append(_loss(logs))
+        finally:
+            if losses:
+                self._give(groups, state)
         return JaxOutcome(logs, losses, block.count)
 
     def _loop(self, name: str, state: Any, data: Any) -> Callable[..., Any]:
@@ -253,12 +263,12 @@ class JaxEngine(Engine):
     def _take(self, name: str, groups: tuple[list[Any], ...]) -> tuple[Any, Any]:
         """Return what a program may overwrite and what it must not.
 
-        A training step overwrites weights and optimizer state in place. Arrays
+        A training step overwrites large weights and optimizer state in place. Arrays
         that somebody else may still read are copied first: those the engine did
         not make (the user's, a restored state's), and those that a snapshot, a
         callback or a second variable holds too.
         """
-        if name != "train":
+        if name != "train" or not self._in_place:
             return (), tuple([_keras.value(v) for v in group] for group in groups)
         *first, metrics = groups
         donated = tuple([self._own(v) for v in group] for group in first)
@@ -283,7 +293,8 @@ class JaxEngine(Engine):
         for group, values in zip(groups, state, strict=True):
             for variable, array in zip(group, values, strict=True):
                 _keras.set_value(variable, array)
-                self._made[id(variable)] = array
+            if self._in_place:
+                self._made.update(zip(map(id, group), values, strict=True))
 
     # Batches
 
@@ -292,11 +303,10 @@ class JaxEngine(Engine):
             for batch in block.batches:
                 yield _keras.distribute(jax.tree.map(owned, batch))
             return
-        for start in range(0, block.count * block.samples, block.samples):
-            rows = block.rows[start : start + block.samples]  # type: ignore[index]
-            yield _keras.distribute(
-                jax.tree.map(lambda a: stacked_rows(a, rows, size=block.samples, capacity=1)[0], block.arrays)  # noqa: B023
-            )
+        # Gathered at once; a batch that does not begin on a border that XLA asks for is copied by it.
+        leaves, structure = jax.tree.flatten(self._gathered(block, capacity=block.count))
+        for index in range(block.count):
+            yield _keras.distribute(jax.tree.unflatten(structure, [leaf[index] for leaf in leaves]))
 
     def _stack(self, block: Block) -> Any:
         """Return a block's data with axes (step, sample, …), the step axis as long in every block of one kind."""
@@ -312,6 +322,12 @@ class JaxEngine(Engine):
             padded = np.zeros(capacity * size, np.int32)
             padded[: block.count * size] = rows
             return _gather_on_device(self._device_arrays(block.arrays), padded.reshape(capacity, size))
+        return self._gathered(block, capacity=capacity)
+
+    def _gathered(self, block: Block, *, capacity: int) -> Any:
+        """Return a block's rows as batches on the host, the step axis of length ``capacity``."""
+        rows, size = block.rows, block.samples
+        assert rows is not None
         return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)
 
     def _device_arrays(self, arrays: Any) -> Any:

@@ -21,12 +21,12 @@ class ProgramKey:
     settings; the key holds the objects, so that no id is used twice.
     """
 
-    __slots__ = ("_hash", "_objects", "_plain")
+    __slots__ = ("_facts", "_hash", "_objects")
 
     def __init__(self, objects: tuple[Any, ...], plain: tuple[Any, ...]) -> None:
         self._objects = objects
-        self._plain = plain
-        self._hash = hash((tuple(map(id, objects)), plain))
+        self._facts = (tuple(map(id, objects)), plain)
+        self._hash = hash(self._facts)
 
     def __hash__(self) -> int:
         return self._hash
@@ -34,10 +34,7 @@ class ProgramKey:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, ProgramKey) or self._hash != other._hash or len(self._objects) != len(other._objects):
-            return False
-        same = all(mine is theirs for mine, theirs in zip(self._objects, other._objects, strict=True))
-        return same and self._plain == other._plain
+        return isinstance(other, ProgramKey) and self._hash == other._hash and self._facts == other._facts
 
 
 def program_key(model: Any) -> ProgramKey:

@@ -1,0 +1,156 @@
+"""What every engine and every plan must hold, on tiny models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+
+from keepfit.engine import Block
+from keepfit.engine.jax import JaxEngine
+from tests.bits import differing, state_bits
+from tests.models import make
+
+PLANS = [("fused", False), ("fused", True), ("stepwise", False)]
+SIZE = 10
+
+
+def prepared(name: str, plan: str, resident: bool) -> tuple[JaxEngine, Any, Any]:
+    """Return an engine ready to train a model of the list, with the data."""
+    model, x, y = make(name)
+    engine = JaxEngine(model, resident=resident)
+    batch = (x[:SIZE], y[:SIZE])
+    engine.build(batch)
+    assert engine.prepare(batch, plan=plan).kind == plan
+    return engine, x, y
+
+
+def train(engine: JaxEngine, x: Any, y: Any, cuts: list[int]) -> dict[str, Any]:
+    """Train the given numbers of steps in turn; return the last logs."""
+    first = 0
+    logs: dict[str, Any] = {}
+    for count in cuts:
+        rows = np.arange(first * SIZE, (first + count) * SIZE)
+        logs = engine.train(Block(count=count, samples=SIZE, arrays=(x, y), rows=rows)).logs()
+        first += count
+    return logs
+
+
+@pytest.mark.parametrize(("plan", "resident"), PLANS)
+@pytest.mark.parametrize("cuts", [[1, 1, 1, 1, 1, 1, 1], [3, 4], [6, 1]])
+def test_length_of_a_dispatch_changes_no_bit(plan: str, resident: bool, cuts: list[int]) -> None:
+    """However steps are cut into dispatches, state and logs are the same."""
+    whole, x, y = prepared("dropout_batch_norm", plan, resident)
+    logs = train(whole, x, y, [7])
+    cut, x, y = prepared("dropout_batch_norm", plan, resident)
+    assert train(cut, x, y, cuts) == logs
+    assert differing(state_bits(whole.model), state_bits(cut.model)) == []
+
+
+@pytest.mark.parametrize(("plan", "resident"), PLANS)
+def test_arrays_of_others_are_neither_deleted_nor_changed(plan: str, resident: bool) -> None:
+    """Arrays that a user, a snapshot or a second variable holds survive training."""
+    engine, x, y = prepared("plain_dense", plan, resident)
+    kernel = engine.variables.trainable[0]
+    given, host = jnp.ones(kernel.shape), np.ones(kernel.shape, "float32")
+    kernel.assign(given)
+    train(engine, x, y, [2])
+    assert np.array_equal(np.asarray(given), np.ones(kernel.shape))
+    kernel.assign(host)
+    train(engine, x, y, [2])
+    assert np.array_equal(host, np.ones(kernel.shape))
+    snapshot = engine.variables.values()
+    before = {name: np.array(value) for name, value in snapshot.items()}
+    train(engine, x, y, [2])
+    assert all(np.array_equal(np.asarray(snapshot[name]), value) for name, value in before.items())
+    shared = engine.variables.optimizer[-1]
+    kernels = [v for v in engine.variables.optimizer if tuple(v.shape) == tuple(shared.shape)]
+    for variable in kernels:
+        variable._value = shared._value
+    train(engine, x, y, [2])
+    assert not any(v._value.is_deleted() for v in engine.variables.all())
+
+
+@pytest.mark.parametrize(("plan", "resident"), PLANS)
+def test_nothing_is_copied_where_nobody_else_holds_it(
+    plan: str, resident: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second dispatch on, a training step overwrites its arrays in place."""
+    engine, x, y = prepared("plain_dense", plan, resident)
+    train(engine, x, y, [2])
+    copied: list[int] = []
+    monkeypatch.setattr("keepfit.engine.jax._copies", lambda arrays: copied.append(len(arrays)) or arrays)
+    train(engine, x, y, [3])
+    train(engine, x, y, [1, 1, 1])
+    assert copied == []
+
+
+@pytest.mark.parametrize(("plan", "resident"), PLANS)
+def test_first_step_with_a_loss_that_is_not_finite_is_told(plan: str, resident: bool) -> None:
+    """A NaN in the fourth batch is told as step 3, counted from 0."""
+    engine, x, y = prepared("plain_dense", plan, resident)
+    y = y.copy()
+    y[33] = np.nan
+    outcome = engine.train(Block(count=7, samples=SIZE, arrays=(x, y), rows=np.arange(70)))
+    assert outcome.first_nonfinite() == 3
+    engine, x, y = prepared("plain_dense", plan, resident)
+    assert engine.train(Block(count=7, samples=SIZE, arrays=(x, y), rows=np.arange(70))).first_nonfinite() is None
+
+
+@pytest.mark.parametrize(("plan", "resident"), PLANS)
+def test_second_fit_compiles_nothing(plan: str, resident: bool) -> None:
+    """Training again, with another rate, uses the programs that are there."""
+    engine, x, y = prepared("dropout_batch_norm", plan, resident)
+    train(engine, x, y, [7])
+    engine.model.optimizer.learning_rate = 1e-4
+    engine.model.reset_metrics()
+    engine.build((x[:SIZE], y[:SIZE]))
+    train(engine, x, y, [7])
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+    try:
+        engine.build((x[:SIZE], y[:SIZE]))
+        engine.prepare((x[:SIZE], y[:SIZE]), plan=plan)
+        train(engine, x, y, [7])
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert [name for name in compiled if "compile" in name] == []
+
+
+@pytest.mark.parametrize("setting", ["dropout", "optimizer", "compile"])
+def test_changed_setting_gives_a_new_program(setting: str) -> None:
+    """What a step has closed over is honoured when it changes between two fits."""
+    engine, x, y = prepared("dropout_batch_norm", "fused", False)
+    train(engine, x, y, [1])
+    key = engine._key
+    if setting == "dropout":
+        next(layer for layer in engine.model.layers if isinstance(layer, keras.layers.Dropout)).rate = 0.9
+    elif setting == "optimizer":
+        engine.model.optimizer.beta_1 = 0.5
+    else:
+        engine.model.compile("adam", "mae")
+    engine.build((x[:SIZE], y[:SIZE]))
+    assert engine._key != key
+
+
+def test_generator_may_fill_one_buffer_again_and_again() -> None:
+    """A batch belongs to its source: what is written into it later does not reach a step under way."""
+    results = []
+    for again in (False, True):
+        engine, x, y = prepared("plain_dense", "stepwise", False)
+        buffer = x[:SIZE].copy()
+        for step in range(6):
+            rows = slice(step * SIZE, (step + 1) * SIZE)
+            batch = x[rows].copy()
+            if again:
+                buffer[...] = batch
+                batch = buffer
+            engine.train(Block(count=1, samples=SIZE, batches=((batch, y[rows]),)))
+            if again:
+                buffer[...] = np.nan
+        results.append(state_bits(engine.model))
+    assert differing(*results) == []
