@@ -157,13 +157,18 @@ class Bar(Progress):
     def abort(self) -> None:
         """Stop the bar where it is."""
         if self._open:
-            self._finish()
+            self._finish(whole=False)
 
-    def line(self, *, final: bool = False) -> Line:
-        """Return what is to be shown now."""
+    def line(self, *, final: bool = False, whole: bool = True) -> Line:
+        """Return what is to be shown now.
+
+        Args:
+            final: The fit is over.
+            whole: Its last epoch was finished.
+        """
         done, total = self._done(), self._total()
         place = f"epoch {self._label + 1}/{self.first_epoch + self.epochs}"
-        if not final:
+        if not (final and whole):
             place += f"  step {self._step}" + (f"/{self.steps}" if self.steps else "")
         per_step_s, left_s = self.clock.per_step_s, self.clock.left_s(done, total) if total else None
         return Line(
@@ -186,10 +191,10 @@ class Bar(Progress):
     def _stop(self) -> None:
         """Leave the line where it is, and everything else as before."""
 
-    def _finish(self) -> None:
+    def _finish(self, *, whole: bool = True) -> None:
         self._open = False
         try:
-            self._show(self.line(final=True))
+            self._show(self.line(final=True, whole=whole))
         finally:
             self._stop()
 

@@ -159,7 +159,10 @@ def test_bar_may_be_aborted_at_any_time():
     bar.abort()
     assert (bar.lines, bar.stopped) == ([], 0)
     bar.begin()
+    bar.epoch_begin(6)
+    bar.update(3, None)
     bar.abort()
+    assert bar.lines[-1].place == "epoch 7/10  step 3/10"
     bar.abort()
     bar.end({})
     bar.update(1, None)
@@ -189,6 +192,36 @@ def test_drawn_shows_all_where_there_is_room():
     assert plain == (
         "fit 2 (head)  ############------------  epoch 7/10  step 5/10  3.1 s left  12.3 ms/step  "
         "loss 0.1234  val_loss 0.2345"
+    )
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_drawn_leaves_whole_metrics_out_and_the_losses_last(final):
+    """A number is there as a whole or not at all; other metrics give way before loss and val_loss."""
+    metrics = tuple(f"{name} 0.1234" for name in ("loss", "mae", "a_metric_with_a_long_name", "val_loss", "val_mae"))
+    line = Line("fit 1", 0.5, "epoch 7/10  step 5/10", "3.1 s left", "12.3 ms/step", metrics, final)
+    shown_before: set[str] = set()
+    for width in range(24, 200):
+        plain = drawn(line, width=width, ascii_only=False).plain
+        shown = {name.split(" ")[0] for name in metrics if f" {name}" in plain}
+        assert plain.count("0.1234") == len(shown) == plain.count(" 0.")
+        assert shown_before <= shown
+        assert shown <= {"loss", "val_loss"} or {"loss", "val_loss"} <= shown
+        assert (plain[-1] == "…") == (0 < len(shown) < 5 and bool(shown - {"loss"}) and "…" in plain)
+        shown_before = shown
+    assert shown_before == {"loss", "mae", "a_metric_with_a_long_name", "val_loss", "val_mae"}
+
+
+def test_drawn_keeps_the_losses_and_a_bar_at_80_columns():
+    """The usual terminal shows how far a fit is and how it does; a line that stays gives its bar for the metrics."""
+    metrics = ("loss 9.521", "mae 2.457", "val_loss 6.776", "val_mae 2.089")
+    line = Line("fit 1", 1.0, "epoch 1/3  step 102/105", "1.3 s left", "6.17 ms/step", metrics)
+    assert drawn(line, width=80, ascii_only=True).plain == (
+        "fit 1  ########  epoch 1/3  102/105  1.3 s left  loss 9.521  val_loss 6.776"
+    )
+    line = Line("fit 1", 1.0, "epoch 3/3", "1.3 s", "6.17 ms/step", metrics, final=True)
+    assert drawn(line, width=80, ascii_only=True).plain == (
+        "fit 1  epoch 3/3  1.3 s  loss 9.521  mae 2.457  val_loss 6.776  val_mae 2.089"
     )
 
 
