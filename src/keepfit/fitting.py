@@ -300,6 +300,7 @@ class FitCall:
         self._compare_plan(point, record)
         self.recorder.put_fit(record)
         callbacks = self._callback_list(record)
+        hold_averages_back(callbacks.callbacks)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
         saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
         for text in memory.before_begin(saved, resumed=resumed):
@@ -440,7 +441,7 @@ class FitCall:
 
     def _callback_list(self, record: FitRecord) -> Any:
         first = self._first_label(record)
-        callbacks = keras.callbacks.CallbackList(
+        return keras.callbacks.CallbackList(
             list(self.callbacks),
             add_history=True,
             model=self.model,
@@ -448,8 +449,6 @@ class FitCall:
             epochs=first + self.request.planned_epochs,
             steps=self.request.steps_per_epoch or self.source.num_batches,
         )
-        hold_averages_back(callbacks.callbacks)
-        return callbacks
 
     def _history(self, callbacks: Any, record: FitRecord) -> Any:
         """Fill the History callback with the epochs of this fit that are done."""

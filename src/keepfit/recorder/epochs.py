@@ -63,7 +63,7 @@ class EpochLog(Sequence[EpochRecord]):
         index = bisect_right(self._counts["fit"], fit) - 1
         if index < 0 or self._counts["fit"][index] != fit:
             return {}
-        return self[index].logs
+        return dict(zip(self._keys[index], self._logs[index], strict=True))
 
     def of(self, fit: int) -> list[EpochRecord]:
         """Return the epochs of one fit, oldest first."""

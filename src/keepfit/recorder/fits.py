@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from keepfit.journal import FitRecord
 from keepfit.journal.rows import fit_from_text, fit_to_text
 
-RECENT = 8
+RECENT = 16  # above the usual keep=, since retention reads the fits whose ends are kept
 _DEFLATE_WINDOW = 32_768  # zlib looks back no further than this
 _ANOTHER_DICTIONARY = 600  # a packed record above this size becomes a dictionary of its own
 

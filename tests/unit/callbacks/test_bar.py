@@ -269,12 +269,16 @@ print("threads", threading.active_count(), sys.stdout is out, sys.stderr is err)
 """
 
 
-def on_a_terminal(script: str, *, errors: Any = None, **environment: str) -> str:
+def on_a_terminal(script: str, *arguments: str, errors: Any = None, **environment: str) -> str:
     """Return what a script leaves on a terminal 100 columns wide, escape sequences applied."""
     parent, child = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "KERAS_BACKEND": "jax", **environment}
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=child, stderr=errors or child, env=environment, close_fds=True
+        [sys.executable, "-c", script, *arguments],
+        stdout=child,
+        stderr=errors or child,
+        env=environment,
+        close_fds=True,
     )
     os.close(child)
     written = b""
@@ -321,21 +325,58 @@ def test_terminal_bar_leaves_one_line_and_what_was_printed():
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1
 
 
-def test_terminal_bar_that_is_aborted_leaves_the_terminal_as_it_was():
-    """After an error the cursor is there, outputs are the script's own, and the line tells how far it came."""
-    written = on_a_terminal(SCRIPT.replace("END", "progress.update(2, None); progress.abort(); progress.abort()"))
-    lines = seen(written)
-    assert lines[-3].startswith("fit 2 ([head])")
-    assert lines[-2] == "threads 1 True True"
-    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1
+FITS = """
+import sys, threading, warnings
+warnings.simplefilter("ignore")
+import keepfit, keras
+from keepfit.callbacks import bar
+import numpy as np
+bar._BETWEEN_DRAWINGS_S = 0.0
+x = np.zeros((8, 2), "float32")
+class Fail(keras.callbacks.Callback):
+    armed = True
+    def on_train_batch_end(self, batch, logs=None):
+        if self._epoch == 1 and batch == 2 and self.armed:
+            Fail.armed = False
+            raise ZeroDivisionError
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+out, err, threads = sys.stdout, sys.stderr, threading.active_count()
+def fit():
+    return model.fit(x, x[:, :1], batch_size=2, epochs=3, callbacks=[Fail()])
+for _ in range(2):
+    keepfit.attach(model, sys.argv[1])
+    try:
+        fit()
+    except ZeroDivisionError:
+        print("failed", sys.stdout is out, sys.stderr is err)
+        print("an error", file=sys.stderr)
+        fit()
+    model.run.close()
+print("threads", threading.active_count() - threads)
+"""
 
 
-def test_terminal_bar_leaves_errors_in_their_file(tmp_path):
-    """What goes to a file of errors stays there while the bar lives."""
+def test_terminal_bar_of_fits_that_fail_resume_and_are_replayed(tmp_path):
+    """Bars stand where they ended, the cursor comes back, errors stay in their file, messages tell what was done."""
     with (tmp_path / "errors").open("wb") as errors:
-        written = on_a_terminal(SCRIPT.replace("END", "progress.end({})"), errors=errors)
-    assert (tmp_path / "errors").read_text() == "an error\n" * 2
-    assert "an error" not in written
+        written = on_a_terminal(FITS, str(tmp_path / "run"), errors=errors)
+    assert (tmp_path / "errors").read_text() == "an error\n"
+    lines = seen(written)
+    patterns = [
+        r"fit 1  ━+  epoch 2/3  step 3/4  .*loss 0",
+        "failed True True",
+        "fit 1 resumed at epoch 2, step 3",
+        r"fit 1  ━+  epoch 3/3  .*loss 0",
+        "fit 1 was done before: 3 epochs, loss 0",
+        "threads 0",
+        "",
+    ]
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), lines
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 2
 
 
 def test_terminal_bar_lives_beside_a_display_of_the_script():

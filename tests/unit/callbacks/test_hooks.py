@@ -5,7 +5,14 @@ from __future__ import annotations
 import keras
 import pytest
 
-from keepfit.callbacks import has_predict_batch_hooks, has_test_batch_hooks, has_train_batch_hooks
+from keepfit.callbacks import (
+    BatchHooks,
+    depends_on_epoch_numbers,
+    has_predict_batch_hooks,
+    has_test_batch_hooks,
+    has_train_batch_hooks,
+    may_rewrite_weights,
+)
 
 callbacks = keras.callbacks
 
@@ -66,3 +73,53 @@ def test_stock_callbacks_look_at_training_batches_only_where_they_must(make, loo
 def test_no_callbacks_look_at_nothing():
     """Without callbacks there are no hooks."""
     assert not any(ask([]) for ask in ASK.values())
+
+
+def calls_of(every: int, dispatches: list[int], *, done: int = 0) -> list[tuple[str, int, object]]:
+    """Return the calls of batch hooks for an epoch that is dispatched like this."""
+    calls: list[tuple[str, int, object]] = []
+    hooks = BatchHooks(
+        lambda batch: calls.append(("begin", batch, None)),
+        lambda batch, logs: calls.append(("end", batch, logs)),
+        every=every,
+    )
+    for count in dispatches:
+        assert count <= hooks.most(done)
+        hooks.before(done)
+        done += count
+        hooks.after(done, lambda done=done: done)
+    hooks.close(done)
+    assert not hooks.is_open
+    return calls
+
+
+def test_batch_hooks_come_in_pairs_of_steps_per_execution():
+    """A pair of calls stands for so many batches, with the logs after the last; the last pair is numbered as a whole."""
+    assert calls_of(1, [1, 1]) == [("begin", 0, None), ("end", 0, 1), ("begin", 1, None), ("end", 1, 2)]
+    whole = [("begin", 0, None), ("end", 2, 3), ("begin", 3, None), ("end", 5, 5)]
+    assert calls_of(3, [3, 1, 1]) == calls_of(3, [1, 2, 2]) == whole
+    assert calls_of(3, [3, 3])[-1] == ("end", 5, 6)
+    assert calls_of(3, []) == []
+
+
+def test_batch_hooks_go_on_inside_a_pair():
+    """A pair that was begun before an interruption is ended, and not begun again."""
+    assert calls_of(3, [1, 1], done=4) == [("end", 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("make", "depends", "rewrites"),
+    [
+        (lambda: callbacks.LearningRateScheduler(lambda epoch: 0.1), True, False),
+        (lambda: callbacks.EarlyStopping(), False, True),
+        (lambda: callbacks.EarlyStopping(start_from_epoch=2), True, True),
+        (lambda: callbacks.ReduceLROnPlateau(), False, False),
+        (lambda: callbacks.CSVLogger("log.csv"), False, False),
+        (lambda: callbacks.LambdaCallback(on_train_end=lambda logs: None), False, True),
+        (lambda: overriding("on_train_end")(), False, True),
+        (lambda: overriding("on_epoch_end")(), False, False),
+    ],
+)
+def test_what_callbacks_depend_on_and_may_do(make, depends, rewrites):
+    """It is known which callbacks act by the epoch's number, and which may change weights when a fit ends."""
+    assert (depends_on_epoch_numbers(make()), may_rewrite_weights(make())) == (depends, rewrites)
