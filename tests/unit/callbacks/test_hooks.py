@@ -94,7 +94,7 @@ def calls_of(every: int, dispatches: list[int], *, done: int = 0) -> list[tuple[
 
 
 def test_batch_hooks_come_in_pairs_of_steps_per_execution():
-    """A pair of calls stands for so many batches, with the logs after the last; the last pair is numbered as a whole."""
+    """A pair of calls stands for so many batches, with the logs after the last; the last pair counts as a whole."""
     assert calls_of(1, [1, 1]) == [("begin", 0, None), ("end", 0, 1), ("begin", 1, None), ("end", 1, 2)]
     whole = [("begin", 0, None), ("end", 2, 3), ("begin", 3, None), ("end", 5, 5)]
     assert calls_of(3, [3, 1, 1]) == calls_of(3, [1, 2, 2]) == whole
