@@ -200,7 +200,8 @@ class FitCall:
         history = self._history(callbacks, record)
         last = self.recorder.epochs.last_logs(record.number)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
-        progress.say(f"fit {record.number} was done before: {record.epochs_done} epochs{', ' + shown if shown else ''}")
+        epochs = f"{record.epochs_done} epoch{'' if record.epochs_done == 1 else 's'}"
+        progress.say(f"fit {record.number} was done before: {epochs}{', ' + shown if shown else ''}")
         return history
 
     def _train_new(self, number: int) -> Any:
@@ -268,7 +269,8 @@ class FitCall:
             recipe=self.recipe.to_json() if decision.comparison.more_epochs else record.recipe,
             ended=None,
         )
-        message = f"fit {record.number} resumed at epoch {done.epochs + 1}, step {done.steps}"
+        epoch = self._first_label(record) + done.epochs + 1
+        message = f"fit {record.number} resumed at epoch {epoch}, step {done.steps}"
         self.recorder.event(
             "resumed", message, fit=record.number, epoch=self.place.position.epoch, step=self.place.position.step
         )

@@ -301,10 +301,7 @@ class FitLoop:
         """Return how many steps the next dispatch may have."""
         if self._batch_hooks is not None:
             return self._batch_hooks.most(self.done.steps)
-        if self.model.stop_training:
-            return int(self.model.steps_per_execution)
-        # Where every step is a dispatch of its own, each is counted when it is done, whatever goes wrong after it.
-        return self.pace.steps if self.record.plan.get("plan") == "fused" else 1
+        return int(self.model.steps_per_execution) if self.model.stop_training else self.pace.steps
 
     def _is_within_pair(self) -> bool:
         """Return whether batch hooks have been told that steps begin, and not yet that they end."""

@@ -328,6 +328,47 @@ def test_stop_without_batch_hooks_ends_after_one_step() -> None:
         assert run.position.step == 6
 
 
+def test_stop_that_was_asked_for_before_an_interruption_ends_the_epoch_and_the_fit() -> None:
+    """A fit that resumes in the validation of an epoch that was stopped finishes that epoch, and no other."""
+    found = {}
+    for way in ("whole", "interrupted"):
+        model, x, y = make("dropout_batch_norm")
+        stop = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, model=model: setattr(model, "stop_training", batch == 2)
+        )
+        bomb, stream = Bomb(0), Stream()
+        bomb.armed = way == "interrupted"
+        given = {**GIVEN, "epochs": 3, "validation_data": (x, y), "callbacks": [stop, bomb, stream]}
+        with keepfit.Run(model) as run:
+            if way == "interrupted":
+                with pytest.raises(ZeroDivisionError):
+                    run.fit(x, y, **given)
+            history = run.fit(x, y, **given)
+            found[way] = state_bits(model), joined_history([history]), stream.events[-2:], model.stop_training
+    assert found["whole"] == found["interrupted"]
+    assert found["whole"][1]["epoch"] == [0]
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_best_weights_of_other_data_are_not_brought_back(other: bool) -> None:
+    """Without validation data, a fit on other data keeps the best value, and restores no weights from before."""
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seen.append(self.model.get_weights())
+
+    seen: list[Any] = []
+    model, x, y = make("dropout_batch_norm")
+    with keepfit.Run(model) as run:
+        for part in (x[:35], x[35:] if other else x[:35]):
+            stopping = keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True)
+            callbacks = [Shaped((1.0, 3.0, 2.0, 4.0)), stopping, Look()]
+            run.fit(part, y[:35], epochs=2, callbacks=callbacks, **GIVEN)
+        assert (stopping.best, stopping.wait) == (1.0, 3)
+        expected = seen[2 if other else 0]
+        assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), expected, strict=True))
+
+
 # Epoch numbers
 
 
@@ -702,6 +743,29 @@ def test_fit_without_the_callback_that_swapped_starts_from_the_averages() -> Non
         run.fit(x, y, epochs=2, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)], **GIVEN)
         with pytest.warns(KeepfitWarning, match="Fit 2 is a new phase: keras.SwapEMAWeights rewrote weights"):
             run.fit(x, y, epochs=1, **GIVEN)
+
+
+# What a person is told
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+def test_a_resume_and_a_replay_are_told(verbose: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines tell, in the run's epoch numbers, where a fit goes on and what was done before; verbose=0 is silent."""
+    bomb = Bomb(3)
+    told = []
+    for fits in ([1, 4], [1, 4], [1, 4]):
+        with contextlib.suppress(ZeroDivisionError):
+            train(lambda: [bomb], fits, directory=tmp_path, verbose=verbose)
+        output = capsys.readouterr().out
+        assert "\r" not in output
+        told.append([line.split(",")[0].split(" | 5 ")[0] for line in output.splitlines()])
+    done = ["fit 1 was done before: 1 epoch", "fit 2 was done before: 4 epochs"]
+    expected = [
+        [f"fit {1 if epoch == 1 else 2} | epoch {epoch}/{1 if epoch == 1 else 5}" for epoch in (1, 2, 3)],
+        [done[0], "fit 2 resumed at epoch 4", "fit 2 | epoch 4/5", "fit 2 | epoch 5/5"],
+        done,
+    ]
+    assert told == (expected if verbose else [[], [], []])
 
 
 # Others of Keras

@@ -96,11 +96,15 @@ class Engine(ABC):
 
     @abstractmethod
     def most_steps(self, batch: Any) -> int:
-        """Return how many batches like this one a block may hold: a pure function of its shape."""
+        """Return how many batches like this one a block may hold: a pure function of its shape and the plan."""
 
     @abstractmethod
     def train(self, block: Block) -> Outcome:
-        """Run ``model.train_step`` on every batch of a block."""
+        """Run ``model.train_step`` on every batch of a block.
+
+        It counts whole or not at all: where this raises, the variables are as
+        they were, or `is_lost`.
+        """
 
     @abstractmethod
     def test(self, block: Block) -> Outcome:

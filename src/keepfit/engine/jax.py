@@ -19,6 +19,7 @@ from jax.extend.core import jaxpr_as_fun
 from keepfit import _keras
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.cache import use_compilation_cache
+from keepfit.engine.changed import Changed
 from keepfit.engine.host import owned, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.errors import EngineError
@@ -113,7 +114,9 @@ class JaxEngine(Engine):
         return Plan(self._kind, reason, _facts())
 
     def most_steps(self, batch: Any) -> int:
-        """Return the number of batches in a full block."""
+        """Return the number of batches in a full block; eager code may fail in any step, and each is counted."""
+        if self._kind == "eager":
+            return 1
         leaves = [leaf for leaf in jax.tree.leaves(batch) if hasattr(leaf, "dtype")]
         size = sum(int(np.prod(leaf.shape)) * int(leaf.dtype.itemsize) for leaf in leaves)
         return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
@@ -139,8 +142,8 @@ class JaxEngine(Engine):
         outputs = []
         for batch in self._batches(block):
             state = tuple([_keras.value(v) for v in group] for group in (found.trainable, found.non_trainable))
-            result, non_trainable = step(state, batch)
-            self._give((found.non_trainable,), (non_trainable,))
+            result, changed = step(state, batch)
+            self._give((found.non_trainable,), (changed.over(state[1]),))
             outputs.append(result)
         return [jax.tree.map(np.array, result) for result in outputs]
 
@@ -193,8 +196,8 @@ class JaxEngine(Engine):
         key = ("loop", name, self._key, _spec(data))
         if key not in self._programs:
             self._programs[key] = self._loop(name, (*donated, *kept), data)
-        logs, state, bad = self._programs[key](donated, kept, data, np.int32(block.count))
-        self._give(groups, state)
+        logs, changed, bad = self._programs[key](donated, kept, data, np.int32(block.count))
+        self._give(groups, changed.over((*donated, *kept)))
         return JaxOutcome(logs, bad, block.count)
 
     def _run_stepwise(self, name: str, block: Block, groups: tuple[list[Any], ...]) -> Outcome:
@@ -203,13 +206,12 @@ class JaxEngine(Engine):
         logs: Any = {}
         donated, kept = self._take(name, groups)
         state = (*donated, *kept)
-        try:
-            for batch in self._batches(block):
-                logs, state = step(state[: len(donated)], state[len(donated) :], batch)
-                losses.append(_loss(logs))
-        finally:
-            if losses:
-                self._give(groups, state)
+        for batch in self._batches(block):
+            logs, changed = step(state[: len(donated)], state[len(donated) :], batch)
+            state = changed.over(state)
+            losses.append(_loss(logs))
+        # Only now: of a block that fails within, no step counts, and the variables are as they were or lost.
+        self._give(groups, state)
         return JaxOutcome(logs, losses, block.count)
 
     def _loop(self, name: str, state: Any, data: Any) -> Callable[..., Any]:
@@ -218,19 +220,26 @@ class JaxEngine(Engine):
         jaxpr, shapes = self._traced(name, state, batch)
         step = jaxpr_as_fun(jaxpr)
         outputs = jax.tree.structure(shapes)
+        # What a step hands through as it is stays out of the loop.
+        results = jaxpr.jaxpr.outvars[len(jax.tree.leaves(shapes[0])) :]
+        changes = [given is not result for given, result in zip(jaxpr.jaxpr.invars, results, strict=False)]
 
         def run(donated: Any, kept: Any, data: Any, count: Any) -> Any:
+            given = (*donated, *kept)
+
             def body(index: Any, carry: Any) -> Any:
-                _, state, bad = carry
+                _, changed, bad = carry
                 batch = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, index, keepdims=False), data)
                 # Without the barrier XLA may fuse the reading of data into the step, which could change bits.
                 batch = lax.optimization_barrier(batch)
-                logs, state = jax.tree.unflatten(outputs, step(*jax.tree.leaves((state, batch))))
+                logs, state = jax.tree.unflatten(outputs, step(*jax.tree.leaves((changed.over(given), batch))))
                 failed = jnp.logical_and(bad < 0, jnp.logical_not(jnp.all(jnp.isfinite(_loss(logs)))))
-                return logs, state, jnp.where(failed, index, bad)
+                return logs, Changed.of(state, changes), jnp.where(failed, index, bad)
 
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
-            return lax.fori_loop(0, count, body, (zeros, (*donated, *kept), jnp.int32(-1)))
+            logs, changed, bad = lax.fori_loop(0, count, body, (zeros, Changed.of(given, changes), jnp.int32(-1)))
+            # What was donated must come back, changed or not.
+            return logs, Changed.between(given, changed.over(given), everything=bool(donated)), bad
 
         return jax.jit(run, donate_argnums=0)
 
@@ -241,9 +250,12 @@ class JaxEngine(Engine):
 
             def function(*arguments: Any) -> Any:
                 if name == "predict":
-                    return step(*arguments)
+                    state, batch = arguments
+                    result, non_trainable = step(state, batch)
+                    return result, Changed.between(state[1], non_trainable)
                 donated, kept, batch = arguments
-                return _cast(step, (*donated, *kept), batch)
+                logs, state = _cast(step, (*donated, *kept), batch)
+                return logs, Changed.between((*donated, *kept), state, everything=bool(donated))
 
             donate = 0 if name == "train" else ()
             self._programs[key] = function if self._kind == "eager" else jax.jit(function, donate_argnums=donate)
@@ -292,9 +304,11 @@ class JaxEngine(Engine):
     def _give(self, groups: Sequence[list[Any]], state: Sequence[list[Any]]) -> None:
         for group, values in zip(groups, state, strict=True):
             for variable, array in zip(group, values, strict=True):
-                _keras.set_value(variable, array)
-            if self._in_place:
-                self._made.update(zip(map(id, group), values, strict=True))
+                # What a program handed through is still whose it was.
+                if _keras.value(variable) is not array:
+                    _keras.set_value(variable, array)
+                    if self._in_place:
+                        self._made[id(variable)] = array
 
     # Batches
 
@@ -370,7 +384,7 @@ def _loss(logs: Any) -> Any:
 
 def _spec(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _contains_convolution(jaxpr: Any) -> bool:

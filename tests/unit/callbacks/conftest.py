@@ -58,7 +58,8 @@ def stored(book: CallbackMemory) -> SavedMemories:
     return SavedMemories.from_state(json.loads(json.dumps(entries, allow_nan=False)), copies)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _few_layers_in_memory():
+    # Once a module: it collects garbage, which takes longer than most of these tests.
     yield
     keras.utils.clear_session()
