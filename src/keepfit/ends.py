@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from keepfit import _keras
+from keepfit import held
 from keepfit.feed import Cursor
 from keepfit.journal import FitRecord
 from keepfit.snapshot import VARIABLE_PREFIXES, Snapshot
@@ -65,7 +65,7 @@ def set_by_hand(variables: Variables, known: Mapping[str, Any]) -> dict[str, Any
     for name, variable in variables.items():
         if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES:
             continue
-        value = _keras.value(variable)
+        value = held.value(variable)
         before = known.get(name)
         if before is None or value is before:
             continue

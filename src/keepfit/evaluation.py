@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keepfit import _keras
+from keepfit import _keras, held
 from keepfit.callbacks import BatchHooks
 from keepfit.engine.base import Block, Engine
 from keepfit.feed import Cursor, Feed
@@ -20,12 +20,12 @@ from keepfit.pace import Pace
 def metrics_aside(engine: Engine) -> Iterator[None]:
     """Put the metrics back as they were, whatever happens inside."""
     metrics = engine.variables.metrics
-    values = [_keras.value(variable) for variable in metrics]
+    values = [held.value(variable) for variable in metrics]
     try:
         yield
     finally:
         for variable, value in zip(metrics, values, strict=True):
-            _keras.set_value(variable, value)
+            held.set_value(variable, value)
 
 
 def evaluate(

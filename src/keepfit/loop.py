@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keepfit import _keras, randomness
+from keepfit import _keras, held, randomness
 from keepfit.callbacks import (
     BatchHooks,
     CallbackMemory,
@@ -422,7 +422,7 @@ class FitLoop:
 
     def _weights(self) -> list[Any]:
         """Return the arrays that the model's variables hold."""
-        return [_keras.value(v) for v in (*self.engine.variables.trainable, *self.engine.variables.non_trainable)]
+        return [held.value(v) for v in (*self.engine.variables.trainable, *self.engine.variables.non_trainable)]
 
     def _keys_of(self, callbacks: Iterable[Any]) -> list[str]:
         """Return the keys of callbacks of the fit."""

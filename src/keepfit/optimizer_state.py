@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keepfit import _keras
+from keepfit import _keras, held
 from keepfit.errors import InvalidArgument
 from keepfit.state import variables_of
 
@@ -67,6 +67,6 @@ def carry(model: Any, before: Mapping[str, Any], *, rate: bool) -> list[str]:
             continue
         if not rate and name.endswith("/learning_rate"):
             continue
-        variable.assign(value)
+        held.assign(variable, value)
         carried.append(name)
     return carried

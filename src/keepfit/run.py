@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keepfit import _keras, live, randomness
+from keepfit import _keras, held, live, randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.engine import make_engine
@@ -496,7 +496,7 @@ class Run:
             # The rate is a setting of the script's; a changed one must show in the recipe.
             variables.assign(rate, skip=lambda name: name not in rate)
             if any(
-                not np.array_equal(value, np.asarray(_keras.value(v)), equal_nan=True)
+                not np.array_equal(value, np.asarray(held.value(v)), equal_nan=True)
                 for (name, v) in variables.items()
                 if (value := before.get(name)) is not None
             ):

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keepfit import _keras
+from keepfit import _keras, held
 
 Variable = Any
 
@@ -50,8 +50,8 @@ class Variables:
         return zip(self.names, self.all(), strict=True)
 
     def values(self) -> dict[str, Any]:
-        """Return name -> the array the variable holds now, without copies."""
-        return {name: _keras.value(variable) for name, variable in self.items()}
+        """Return name -> the array the variable holds now; see `keepfit.held`."""
+        return {name: held.value(variable) for name, variable in self.items()}
 
     def signature(self) -> dict[str, list[Any]]:
         """Return name -> shape and dtype of the model's own variables: what makes two models alike."""
@@ -79,7 +79,7 @@ class Variables:
             if value is None or tuple(np.shape(value)) != tuple(variable.shape):
                 missing.append(name)
             else:
-                variable.assign(value)
+                held.assign(variable, value)
         return missing
 
 

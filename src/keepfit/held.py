@@ -1,0 +1,168 @@
+"""What a variable holds, as an array that never changes, on every backend.
+
+JAX's arrays never change. TensorFlow and PyTorch write into variables in
+place, so that what was read of one must be kept apart: TensorFlow does so by
+itself (a buffer that somebody holds is copied before it is overwritten), and
+PyTorch's tensors are copied here.
+
+As long as a variable holds the same bits, `value` gives the same object, so
+that ``is`` tells what has changed, and equal tensors are held once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keepfit import _keras
+
+
+class Held(ABC):
+    """A tensor that nobody changes, with what the rest of keepfit asks of an array.
+
+    Args:
+        tensor: The backend's tensor.
+        dtype: Its dtype's standard name in Keras.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "shape", "tensor")
+
+    def __init__(self, tensor: Any, dtype: str) -> None:
+        self.tensor = tensor
+        self.shape = tuple(int(extent) for extent in tensor.shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        found = self.host()
+        return found if dtype is None or found.dtype == dtype else found.astype(dtype)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, variable: Any) -> Held:
+        """Return what a variable holds."""
+
+    @abstractmethod
+    def is_in(self, variable: Any) -> bool:
+        """Return whether the variable still holds these bits; False where that is not known."""
+
+    @abstractmethod
+    def put(self, variable: Any) -> None:
+        """Write the tensor into a variable of its shape and dtype."""
+
+    @abstractmethod
+    def host(self) -> NDArray[Any]:
+        """Return the tensor as a NumPy array, which nobody may change."""
+
+
+class HeldTensorFlow(Held):
+    """A tensor read from a TensorFlow variable."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, variable: Any) -> Held:
+        """Read the variable; the buffer is shared until the variable is written."""
+        return cls(_keras.value(variable).read_value(), variable.dtype)
+
+    def is_in(self, variable: Any) -> bool:
+        """Compare buffers: one that is held here is neither freed nor overwritten."""
+        now = np.asarray(_keras.value(variable).read_value())
+        mine = self.host()
+        return bool(now.__array_interface__["data"][0] == mine.__array_interface__["data"][0] or _same(now, mine))
+
+    def put(self, variable: Any) -> None:
+        """Write the tensor."""
+        _keras.value(variable).assign(self.tensor)
+
+    def host(self) -> NDArray[Any]:
+        """Return the tensor's own memory where it lies on the host."""
+        return np.asarray(self.tensor)
+
+
+class HeldTorch(Held):
+    """A copy of a PyTorch parameter."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, variable: Any) -> Held:
+        """Copy the parameter on its device."""
+        return cls(_keras.value(variable).detach().clone(), variable.dtype)
+
+    def is_in(self, variable: Any) -> bool:
+        """Compare bits, since a parameter can be written in ways that leave no trace (``.data``)."""
+        now = _keras.value(variable).detach()
+        return bool(now.device == self.tensor.device and _same_bytes(now, self.tensor))
+
+    def put(self, variable: Any) -> None:
+        """Copy the tensor into the parameter."""
+        _keras.value(variable).detach().copy_(self.tensor)
+
+    def host(self) -> NDArray[Any]:
+        """Copy from the device where it must; dtypes that PyTorch does not give to NumPy go by their bytes."""
+        tensor = self.tensor.cpu().contiguous()
+        if str(self.dtype) in _UNKNOWN_TO_NUMPY:
+            return np.asarray(_bytes_of(tensor).numpy()).view(self.dtype).reshape(self.shape)
+        return np.asarray(tensor.numpy())
+
+
+_UNKNOWN_TO_NUMPY = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+_KINDS: dict[str, type[Held]] = {"tensorflow": HeldTensorFlow, "torch": HeldTorch}
+_KIND = _KINDS.get(keras.backend.backend())
+# Variable -> what was last read of it, as long as anybody holds that.
+_last: weakref.WeakValueDictionary[int, Held] = weakref.WeakValueDictionary()
+
+
+def value(variable: Any) -> Any:
+    """Return what a variable holds: an array that never changes, the same object while the bits are the same."""
+    if _KIND is None:
+        return _keras.value(variable)
+    key = id(variable)
+    found = _last.get(key)
+    if found is None or found.shape != tuple(variable.shape) or not found.is_in(variable):
+        found = _last[key] = _KIND.of(variable)
+    return found
+
+
+def set_value(variable: Any, array: Any) -> None:
+    """Let a variable hold what `value` gave of it."""
+    if isinstance(array, Held):
+        if _last.get(id(variable)) is not array or not array.is_in(variable):
+            array.put(variable)
+            _last[id(variable)] = array
+    else:
+        _keras.set_value(variable, array)
+
+
+def assign(variable: Any, array: Any) -> None:
+    """Give a variable the values of an array of any kind."""
+    if isinstance(array, Held) and array.dtype == np.dtype(variable.dtype):
+        set_value(variable, array)
+    else:
+        variable.assign(array)
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.tobytes() == other.tobytes()
+
+
+def _same_bytes(one: Any, other: Any) -> bool:
+    import torch
+
+    return one.shape == other.shape and bool(torch.equal(_bytes_of(one), _bytes_of(other)))
+
+
+def _bytes_of(tensor: Any) -> Any:
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
