@@ -49,7 +49,7 @@ def attach(model: Any, directory: str | Path | None = None, **settings: Any) -> 
     _check_names(settings)
     if isinstance(model, keras.Model):
         current = live.attached_run(model)
-        if current is not None and current.is_the_same(directory, settings) and _records_alike(current, settings):
+        if current is not None and current.is_the_same(directory, settings):
             return model
         if type(model).fit is not keras.Model.fit:
             raise CannotAttach(
@@ -69,7 +69,3 @@ def _check_names(settings: dict[str, Any]) -> None:
             f"attach() has no argument {unknown[0]!r}. Nothing was changed. It takes {', '.join(known)}.",
             argument=unknown[0],
         )
-
-
-def _records_alike(run: Run, settings: dict[str, Any]) -> bool:
-    return all(value == settings.get(name, value) for name, value in run.recorder_settings.items())

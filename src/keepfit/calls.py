@@ -12,9 +12,11 @@ from keepfit.callbacks import has_predict_batch_hooks, has_test_batch_hooks, mak
 from keepfit.data import class_weighted, evaluation_source
 from keepfit.engine.base import Block
 from keepfit.errors import InvalidArgument, NotCompiled
+from keepfit.evaluated import answer, note, question
 from keepfit.feed import Feed, batch_samples
 from keepfit.interrupts import Interrupts
 from keepfit.snapshot import Snapshot
+from keepfit.standing import state_not_kept
 
 if TYPE_CHECKING:
     from keepfit.run import Run
@@ -34,12 +36,21 @@ def evaluate(
     """Evaluate; see ``keras.Model.evaluate``."""
     _check_compiled(run.model, "evaluate")
     source = evaluation_source(x, y, sample_weight, batch_size=batch_size, steps=steps)
+    progress = make_progress(
+        verbose, fit=0, name="evaluate", epochs=1, first_epoch=0, steps=steps or source.num_batches
+    )
+    asked = question(run, source, {"x": x, "y": y, "sample_weight": sample_weight}, steps=steps)
+    if run.place.missing is not None:
+        recorded = answer(run, asked)
+        if recorded is None:
+            raise state_not_kept(run, "evaluate")
+        progress.say(f"evaluate was done before{_shown(recorded)}")
+        return recorded if return_dict else _keras.flat_logs(run.model, recorded)
     batch = source.peek()
     run.ready(batch)
     run.engine.prepare(batch, plan=run.plan)
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
     hooks = _callback_list(run, callbacks, steps=feed.steps)
-    progress = make_progress(verbose, fit=0, name="evaluate", epochs=1, first_epoch=0, steps=feed.steps)
     with Interrupts() as interrupts:
         logs = evaluation.evaluate(
             run.model,
@@ -49,9 +60,8 @@ def evaluate(
             batch_hooks=has_test_batch_hooks(hooks.callbacks),
             poll=interrupts.leave,
         )
-    progress.say(
-        "evaluate | " + " | ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, float))
-    )
+    note(run, asked, logs)
+    progress.say(f"evaluate{_shown(logs)}")
     return logs if return_dict else _keras.flat_logs(run.model, logs)
 
 
@@ -134,6 +144,10 @@ def _count_batch(run: Run, batch: Any) -> None:
         tensors=snapshot.tensors,
         state=snapshot.state,
     )
+
+
+def _shown(logs: dict[str, Any]) -> str:
+    return "".join(f" | {name} {value:.4g}" for name, value in logs.items() if isinstance(value, float))
 
 
 def _check_compiled(model: Any, verb: str) -> None:

@@ -30,6 +30,10 @@ what to do, and whether anything was changed.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 
@@ -120,3 +124,14 @@ class EngineError(KeepfitError, RuntimeError):
 
 class KeepfitWarning(UserWarning):
     """Something a user should know; what was done is in the message and in the journal."""
+
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+def warn(message: str, category: type[Warning] = KeepfitWarning) -> None:
+    """Warn at the line outside keepfit that led here, where Python's filters and notebooks look for it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from keepfit.data import IndexedSource, Source, StreamSource
 from keepfit.engine.base import Block
+from keepfit.errors import warn
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ def batch_samples(batch: Any) -> int:
 
 def _warn_ran_out() -> None:
     # The words and the kind of warning are Keras's, which users filter by.
-    warnings.warn(
+    warn(
         "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate "
         "at least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building "
         "your dataset.",
-        stacklevel=2,
+        UserWarning,
     )

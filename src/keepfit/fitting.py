@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
 from keepfit import randomness
+from keepfit.audience import callback_list, fill_history, progress_of
 from keepfit.callbacks import (
     CallbackMemory,
     SavedMemories,
     callback_keys,
-    depends_on_epoch_numbers,
     drop_backup_and_restore,
     hold_averages_back,
-    make_progress,
 )
+from keepfit.caveats import epoch_numbers, other_conditions, other_length
 from keepfit.clock import Position
 from keepfit.data import StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
-from keepfit.errors import InvalidArgument, NotCompiled
-from keepfit.feed import Cursor, Feed
+from keepfit.errors import NotCompiled
+from keepfit.feed import Feed
 from keepfit.journal import FitRecord
-from keepfit.logs import array
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
+from keepfit.placing import bring, cursor_at
 from keepfit.recipe import Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
-from keepfit.snapshot import Snapshot, parted, source_state_of
-from keepfit.task import describe_difference, recipe_of, task_facts
+from keepfit.snapshot import Snapshot, parted
+from keepfit.standing import close_interrupted, restore, stand_at
+from keepfit.task import describe_difference, feed_facts, recipe_of, task_facts
 from keepfit.timeline import Decision, OpenFit, decide
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class FitCall:
                 batch_size=request.validation_batch_size or request.batch_size,
                 steps=request.validation_steps,
             )
+        self.steps = request.steps_per_epoch or self.source.num_batches
         # A generator may draw from the global generators while it is brought to where the run stands.
         self.randomness = randomness.take() if isinstance(self.source, StreamSource) else None
         self.batch = self.source.peek()
@@ -155,7 +156,7 @@ class FitCall:
         same = replace(asked, strict=strict, warned=left.recipe.warned) == left.recipe
         if same and not touched:
             return Decision("resume", number, left.record)
-        self.run.close_interrupted(left)
+        close_interrupted(self.run, left)
         self._recipe = None
         return Decision("new", self.place.fits + 1)
 
@@ -171,7 +172,7 @@ class FitCall:
                 describe=describe_difference,
             )
         if self.place.missing is not None:
-            self.run.stand_at(number - 1, must=True)
+            stand_at(self.run, number - 1, must=True)
         self.recorder.branch(after=number - 1)
         self.run.notice(
             f"Fit {number} has another recipe than recorded ({', '.join(list(decision.comparison.raises)[:5])}): "
@@ -187,9 +188,9 @@ class FitCall:
         """Return the recorded history and put the fit's end state in the model; nothing is trained."""
         record = decision.record
         assert record is not None
-        progress = self._progress(record)
-        restored = self.run.stand_at(record.number)
-        callbacks = self._callback_list(record)
+        progress = progress_of(self.request, record, steps=self.steps)
+        restored = stand_at(self.run, record.number)
+        callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         if restored is not None:
             memory = CallbackMemory(callbacks.callbacks)
             saved = SavedMemories.from_state(restored.state.get("callbacks", []), restored.tensors)
@@ -197,7 +198,7 @@ class FitCall:
         if isinstance(self.source, StreamSource):
             self.run.owe(self.request.x, record.detail.get("consumed", 0))
         self.model.stop_training = record.stop_training
-        history = self._history(callbacks, record)
+        history = fill_history(callbacks, self.recorder, record)
         last = self.recorder.epochs.last_logs(record.number)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
         epochs = f"{record.epochs_done} epoch{'' if record.epochs_done == 1 else 's'}"
@@ -207,7 +208,7 @@ class FitCall:
     def _train_new(self, number: int) -> Any:
         place = self.place
         if place.missing is not None:
-            self.run.stand_at(number - 1, must=True)
+            stand_at(self.run, number - 1, must=True)
         ends = place.ends
         facts = task_facts(self.model, self.request, variables=self.variables)
         changed = set_by_hand(self.variables, ends.values)
@@ -231,7 +232,11 @@ class FitCall:
             first_samples=place.position.samples,
             started=time.time(),
             learning_rate=current_rate(self.model),
-            detail={"facts": facts, "callbacks": keys},
+            detail={
+                "facts": facts,
+                "callbacks": keys,
+                "feed": feed_facts(self.request, batch_size=self.source.batch_size),
+            },
         )
         point = ends.resume if phase == "continues" else ends.result
         mode: Literal["all", "best", "none"] = "all" if phase == "continues" else self._memory_mode(ends, facts)
@@ -256,9 +261,9 @@ class FitCall:
                 return self._train_new(record.number)
             snapshot = parted(*self.recorder.load(checkpoint))[1]
         if decision.comparison.more_epochs:
-            self._warn_of_length(record)
+            self._say(other_length(self.model, self.request, record, self.callbacks), record)
         done = FitProgress.from_json(snapshot.state["progress"])
-        self.run.restore(snapshot)
+        restore(self.run, snapshot)
         self.place.open = None
         self.place.position = Position.from_json(snapshot.state["position"])
         record = replace(
@@ -269,7 +274,7 @@ class FitCall:
             recipe=self.recipe.to_json() if decision.comparison.more_epochs else record.recipe,
             ended=None,
         )
-        epoch = self._first_label(record) + done.epochs + 1
+        epoch = self.request.first_label(record) + done.epochs + 1
         message = f"fit {record.number} resumed at epoch {epoch}, step {done.steps}"
         self.recorder.event(
             "resumed", message, fit=record.number, epoch=self.place.position.epoch, step=self.place.position.step
@@ -289,28 +294,29 @@ class FitCall:
         run, place = self.run, self.place
         plan = run.engine.prepare(self.batch, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None
-        cursor = self._cursor(point, resumed=resumed)
+        cursor = cursor_at(point, place.ends, record, resumed=resumed)
         feed = Feed(
             self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
         )
-        approximate = self._bring_source(point, resumed=resumed)
+        inexact = bring(self.source, point, owed=run.owed(self.request.x), drawn=self.randomness, resumed=resumed)
+        approximate = [f"the position in {type(self.request.x).__name__} {inexact}"] if inexact else []
         for text in approximate:
             run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
         reason = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
         record = replace(record, plan={**plan.to_json(), **reason}, approximate=[*record.approximate, *approximate])
-        self._compare_plan(point, record)
+        self._say(other_conditions(point.state.get("plan") or {}, record), record, kind="approximate")
         self.recorder.put_fit(record)
-        callbacks = self._callback_list(record)
+        callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         hold_averages_back(callbacks.callbacks)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
         saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
         for text in memory.before_begin(saved, resumed=resumed):
             run.say_once(text, text)
         if not resumed:
-            self._say_epoch_numbers(record)
+            self._say(epoch_numbers(self.request, record, self.callbacks), record, once="epoch numbers")
         self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
-        progress = self._progress(record)
+        progress = progress_of(self.request, record, steps=self.steps)
         loop = FitLoop(
             model=self.model,
             engine=run.engine,
@@ -323,7 +329,7 @@ class FitCall:
             progress=progress,
             position=place.position,
             done=done,
-            first_label=self._first_label(record),
+            first_label=self.request.first_label(record),
             pace=run.pace,
         )
         progress.begin(message)
@@ -331,7 +337,7 @@ class FitCall:
         def begin() -> None:
             for text in memory.after_begin(saved, mode=mode, drop_best_weights=drop_best_weights):
                 run.say_once(text, text)
-            self._history(callbacks, record)
+            fill_history(callbacks, self.recorder, record)
 
         point.release_variables()
         place.ends.release()
@@ -380,156 +386,10 @@ class FitCall:
         )
         return Validation(feed, self.request.validation_freq)
 
-    def _cursor(self, point: Snapshot, *, resumed: bool) -> Cursor:
-        """Go on in the data where the run stands; other data, batch size or shuffle begin a new pass."""
-        found = point.state.get("cursor") or self.place.ends.resume.state.get("cursor")
-        if not found:
-            return Cursor()
-        cursor = Cursor.from_json(found)
-        if resumed or cursor.offset == 0 or self._same_feed():
-            return cursor
-        return Cursor(cursor.passes + 1, 0)
-
-    def _same_feed(self) -> bool:
-        last = self.place.ends.record
-        if last is None or self.request.steps_per_epoch is None:
-            return False
-        before = last.detail.get("feed")
-        return before is None or before == self._feed_facts()
-
-    def _feed_facts(self) -> dict[str, Any]:
-        strict = self.recipe.strict
-        return {name: strict[name] for name in ("data", "batch_size", "shuffle")}
-
-    def _bring_source(self, point: Snapshot, *, resumed: bool) -> list[str]:
-        """Bring the source to where the run stands in it.
-
-        Returns:
-            What is not exact about that.
-        """
-        source = self.source
-        said = [f"the position in {type(self.request.x).__name__} was reached by going through it again"]
-        if isinstance(source, StreamSource):
-            found = point.state.get("source") or {}
-            target = int(found.get("consumed", 0)) if resumed else self.run.owed(self.request.x)
-            if target <= source.consumed:
-                return []
-            source.replay_to(target)
-            randomness.restore(point.state["randomness"] if resumed else self.randomness or {})
-            return said
-        if resumed and (state := source_state_of(point)) is not None:
-            source.set_state(state)
-        if resumed and source.exactness != "exact":
-            return (
-                said if source.exactness == "replay" else [f"{type(self.request.x).__name__} has randomness of its own"]
-            )
-        return []
-
-    def _first_label(self, record: FitRecord) -> int:
-        return record.first_epoch if self.request.initial_epoch is None else self.request.initial_epoch
-
-    def _say_epoch_numbers(self, record: FitRecord) -> None:
-        """Say once that epoch numbers go on, where that decides what a callback does."""
-        if record.first_epoch == 0 or self.request.initial_epoch is not None:
+    def _say(self, message: str | None, record: FitRecord, *, kind: str = "notice", once: str | None = None) -> None:
+        if message is None:
             return
-        names = sorted({type(c).__name__ for c in self.callbacks if depends_on_epoch_numbers(c)})
-        if names:
-            self.run.say_once(
-                "epoch numbers",
-                f"Epoch numbers go on over fits: the first epoch of fit {record.number} is number {record.first_epoch} "
-                f"(from 0) for {', '.join(names)}. With initial_epoch=0 numbers begin at 0, as in Keras.",
-                fit=record.number,
-            )
-
-    def _callback_list(self, record: FitRecord) -> Any:
-        first = self._first_label(record)
-        return keras.callbacks.CallbackList(
-            list(self.callbacks),
-            add_history=True,
-            model=self.model,
-            verbose=self.request.verbose,
-            epochs=first + self.request.planned_epochs,
-            steps=self.request.steps_per_epoch or self.source.num_batches,
-        )
-
-    def _history(self, callbacks: Any, record: FitRecord) -> Any:
-        """Fill the History callback with the epochs of this fit that are done."""
-        history = next(c for c in callbacks.callbacks if isinstance(c, keras.callbacks.History))
-        epochs = self.recorder.epochs.of(record.number)
-        history.epoch = [epoch.label for epoch in epochs]
-        history.history = {}
-        for epoch in epochs:
-            for name, value in epoch.logs.items():
-                history.history.setdefault(name, []).append(value)
-            for name, stored in record.detail.get("array_logs", {}).get(str(epoch.epoch), {}).items():
-                history.history.setdefault(name, []).append(array(stored))
-        self.model.history = history
-        return history
-
-    def _progress(self, record: FitRecord) -> Any:
-        return make_progress(
-            self.request.verbose,
-            fit=record.number,
-            name=record.name,
-            epochs=record.epochs_planned,
-            first_epoch=self._first_label(record),
-            steps=self.request.steps_per_epoch or self.source.num_batches,
-        )
-
-    def _compare_plan(self, point: Snapshot, record: FitRecord) -> None:
-        """Say when a resumed fit runs on something else than before, for then the last bits may differ."""
-        before = point.state.get("plan") or {}
-        changed = [
-            f"{name}: {before[name]} before, {record.plan.get(name)} now"
-            for name in ("backend", "plan", "device", "threads", "jax", "keras")
-            if name in before and before[name] != record.plan.get(name)
-        ]
-        if changed:
-            self.run.notice(
-                f"Fit {record.number} goes on under other conditions ({'; '.join(changed)}): "
-                "equal to rounding, not to the bit.",
-                kind="approximate",
-                fit=record.number,
-            )
-
-    def _warn_of_length(self, record: FitRecord) -> None:
-        depends = [type(c).__name__ for c in self.callbacks if isinstance(c, keras.callbacks.SwapEMAWeights)]
-        rate = learning_rate_config(self.model.optimizer)
-        if isinstance(rate, dict):
-            depends.append(str(rate.get("class", "schedule")))
-        if depends:
-            self.run.notice(
-                f"Fit {record.number} is asked for {self.request.planned_epochs} epochs, "
-                f"not {record.epochs_planned} as before; "
-                f"{', '.join(depends)} may depend on the planned length, so the result is not that of one longer fit.",
-                fit=record.number,
-            )
-
-
-def check_arguments(arguments: dict[str, Any]) -> FitRequest:
-    """Return the request that arguments of ``fit`` make.
-
-    Raises:
-        InvalidArgument: An argument is unknown, or has no meaning.
-    """
-    known = FitRequest.__dataclass_fields__
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        raise InvalidArgument(
-            f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
-            "It takes those of keras.Model.fit and name=, fresh=, on_change=.",
-            argument=unknown[0],
-        )
-    return _capped(FitRequest(**arguments))
-
-
-def _capped(request: FitRequest) -> FitRequest:
-    """Return the request within the limits of ``keras.config``, which are meant for trying things out."""
-    epochs, steps = keras.config.max_epochs(), keras.config.max_steps_per_epoch()
-    if epochs and epochs < request.epochs:
-        warnings.warn(f"Limiting epochs to {epochs}", stacklevel=4)
-        request = replace(request, epochs=epochs)
-    if steps and (request.steps_per_epoch is None or steps < request.steps_per_epoch):
-        warnings.warn(f"Limiting steps_per_epoch to {steps}", stacklevel=4)
-        request = replace(request, steps_per_epoch=steps)
-    return request
+        if once is None:
+            self.run.notice(message, kind=kind, fit=record.number)
+        else:
+            self.run.say_once(once, message, kind=kind, fit=record.number)

@@ -11,6 +11,7 @@ from keepfit.errors import InvalidArgument, NotARun, StateNotKept
 from keepfit.journal import CheckpointRecord
 from keepfit.recorder import DiskRecorder
 from keepfit.snapshot import parted
+from keepfit.standing import kept, restore
 
 if TYPE_CHECKING:
     from keepfit.run import Run
@@ -24,7 +25,7 @@ def load(run: Run, fit: int | None, *, best: str | None) -> int:
         raise InvalidArgument("load() takes fit= or best=, not both. Nothing was changed.", argument="best")
     checkpoint = _best(run, best) if best is not None else _end(run, run.place.fits if fit is None else fit)
     result, _ = parted(*run.recorder.load(checkpoint))
-    run.restore(result)
+    restore(run, result)
     run.recorder.pin(checkpoint.id)
     run.recorder.event("notice", f"The result of fit {checkpoint.fit} was loaded.", fit=checkpoint.fit)
     run.place.missing = None
@@ -50,7 +51,7 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
     if not directory.exists() or not any(directory.iterdir()):
         _make_fork(run, directory, number, lineage)
-    settings: dict[str, Any] = {"on_change": run.on_change, "plan": run.plan, **run.recorder_settings}
+    settings = {name: getattr(run.settings, name) for name in ("on_change", "plan", "checkpoint_share", "keep")}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
     target = run.model if taken else model
@@ -112,7 +113,7 @@ def _end(run: Run, fit: int) -> CheckpointRecord:
     run.recorder.flush()
     found = run.recorder.end_of(fit) if fit else run.recorder.newest(kinds=("start",))
     if found is None or fit > run.place.fits:
-        raise StateNotKept(f"The result of fit {fit} is not kept. Nothing was changed. {run.kept()}", fit=fit)
+        raise StateNotKept(f"The result of fit {fit} is not kept. Nothing was changed. {kept(run)}", fit=fit)
     return found
 
 
@@ -125,5 +126,5 @@ def _best(run: Run, metric: str) -> CheckpointRecord:
         if value is not None and math.isfinite(value) and checkpoint.fit <= run.place.fits:
             found[checkpoint.fit] = (value, checkpoint)
     if not found:
-        raise StateNotKept(f"No kept fit has a finite {metric!r}. Nothing was changed. {run.kept()}", metric=metric)
+        raise StateNotKept(f"No kept fit has a finite {metric!r}. Nothing was changed. {kept(run)}", metric=metric)
     return found[better(found, key=lambda fit: found[fit][0])][1]

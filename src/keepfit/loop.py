@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from keepfit.callbacks import (
 )
 from keepfit.clock import Position
 from keepfit.engine.base import Engine, Outcome
-from keepfit.errors import KeepfitWarning, RunFolderError
+from keepfit.errors import RunFolderError, warn
 from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
@@ -330,7 +329,7 @@ class FitLoop:
         )
         self.recorder.event("nonfinite", message, fit=self.record.number, epoch=epoch, step=self.position.step)
         self.progress.say(message)
-        warnings.warn(message, KeepfitWarning, stacklevel=2)
+        warn(message)
 
     def _validate(self, label: int) -> dict[str, Any]:
         if self.validation is None or not _keras.should_validate(self.model, label, self.validation.frequency):
@@ -462,7 +461,7 @@ class FitLoop:
         try:
             self._checkpoint_inside(wait=True, snapshot=self.interrupted)
         except RunFolderError as error:
-            warnings.warn(f"The interrupted fit could not be written: {error}", KeepfitWarning, stacklevel=2)
+            warn(f"The interrupted fit could not be written: {error}")
             with suppress(RunFolderError):
                 self.recorder.check()  # the same trouble, told already
 
@@ -478,7 +477,7 @@ class FitLoop:
             self.interrupted = resume
         message = f"The model was brought back to the checkpoint after step {checkpoint.position.step} of the run."
         self.recorder.event("notice", message, fit=self.record.number)
-        warnings.warn(message, KeepfitWarning, stacklevel=2)
+        warn(message)
 
     def _poll(self) -> None:
         self.recorder.check()

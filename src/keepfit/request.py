@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
-from keepfit.errors import InvalidArgument
+from keepfit.errors import InvalidArgument, warn
+from keepfit.journal import FitRecord
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,39 @@ class FitRequest:
     def planned_epochs(self) -> int:
         """Epochs this call asks for: as in Keras, ``initial_epoch`` counts as done."""
         return max(0, self.epochs - (self.initial_epoch or 0))
+
+    def first_label(self, record: FitRecord) -> int:
+        """Return the number that callbacks see for the first epoch of a fit."""
+        return record.first_epoch if self.initial_epoch is None else self.initial_epoch
+
+
+def check_arguments(arguments: dict[str, Any]) -> FitRequest:
+    """Return the request that arguments of ``fit`` make.
+
+    Raises:
+        InvalidArgument: An argument is unknown, or has no meaning.
+    """
+    known = FitRequest.__dataclass_fields__
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise InvalidArgument(
+            f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
+            "It takes those of keras.Model.fit and name=, fresh=, on_change=.",
+            argument=unknown[0],
+        )
+    return _capped(FitRequest(**arguments))
+
+
+def _capped(request: FitRequest) -> FitRequest:
+    """Return the request within the limits of ``keras.config``, which are meant for trying things out."""
+    epochs, steps = keras.config.max_epochs(), keras.config.max_steps_per_epoch()
+    if epochs and epochs < request.epochs:
+        warn(f"Limiting epochs to {epochs}", UserWarning)
+        request = replace(request, epochs=epochs)
+    if steps and (request.steps_per_epoch is None or steps < request.steps_per_epoch):
+        warn(f"Limiting steps_per_epoch to {steps}", UserWarning)
+        request = replace(request, steps_per_epoch=steps)
+    return request
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:

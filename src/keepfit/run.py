@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
-from keepfit import _keras, held, live, randomness
+from keepfit import _keras, live
 from keepfit.clock import Position
-from keepfit.ends import Ends
 from keepfit.engine import make_engine
-from keepfit.errors import InvalidArgument, KeepfitWarning, NotCompiled, OtherModel, RunClosed, StateNotKept
-from keepfit.fitting import FitCall, check_arguments
+from keepfit.errors import InvalidArgument, NotCompiled, RunClosed, warn
+from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
 from keepfit.optimizer_state import carry, optimizer_values, reseat
 from keepfit.pace import Pace
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
-from keepfit.snapshot import Snapshot, parted
-from keepfit.state import variables_of
-from keepfit.timeline import OpenFit, Place
+from keepfit.request import check_arguments
+from keepfit.settings import Settings
+from keepfit.standing import state_not_kept
+from keepfit.start import settle_seed, settle_start
+from keepfit.timeline import Place
 
 if TYPE_CHECKING:
     from keepfit.history import History
@@ -56,6 +54,7 @@ class Run:
 
     Example:
         >>> import keepfit, keras
+        >>> import numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")
         >>> x, y = np.ones((4, 2)), np.ones((4, 1))
@@ -76,9 +75,7 @@ class Run:
         checkpoint_share: float | str = 0.02,
         keep: int = 10,
     ) -> None:
-        check_settings(
-            seed=seed, mode=mode, on_change=on_change, plan=plan, checkpoint_share=checkpoint_share, keep=keep
-        )
+        self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep)
         if not isinstance(model, keras.Model):
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
@@ -96,10 +93,9 @@ class Run:
         self.place = Place()
         self.closed: str | None = None
         self._said: set[str] = set()
-        self._ready = False
+        self.is_ready = False
         self._optimizer: Any = None
         self._debts: dict[int, tuple[Any, int]] = {}
-        self.recorder_settings = {"checkpoint_share": checkpoint_share, "keep": keep}
         live.check_free(self)
         # What can fail without a folder comes before there is one.
         self.engine = make_engine(model)
@@ -110,9 +106,9 @@ class Run:
             else DiskRecorder.open(self.directory, keep=keep, share=checkpoint_share)  # type: ignore[arg-type]
         )
         try:
-            self.seed = self._settle_seed(seed)
+            self.seed = settle_seed(self, seed)
             if _keras.is_built(model):
-                self._settle_start()
+                settle_start(self)
         except BaseException:
             self.recorder.close()
             raise
@@ -194,10 +190,13 @@ class Run:
         return FitCall(self, request).perform()
 
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
-        """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are."""
+        """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are.
+
+        Where a replay has no state any more, it gives what was recorded.
+        """
         from keepfit.calls import evaluate
 
-        self.check_state("evaluate")
+        self.check_open()
         return evaluate(self, *args, **arguments)
 
     def predict(self, *args: Any, **arguments: Any) -> Any:
@@ -293,10 +292,11 @@ class Run:
 
     def is_the_same(self, directory: str | Path | None, settings: dict[str, Any]) -> bool:
         """Return whether attaching to a folder with these settings would change nothing."""
-        mine = {"mode": self.mode, "on_change": self.on_change, "plan": self.plan, "seed": self.seed}
         where = None if directory is None else Path(directory).resolve()
         here = None if self.directory is None else self.directory.resolve()
-        return where == here and all(mine.get(name, value) == value for name, value in settings.items())
+        if settings.get("seed") is None:
+            settings = {**settings, "seed": self.seed}  # a seed that is not given is the one that was settled
+        return where == here and replace(self.settings, seed=self.seed).agree_with(settings)
 
     def __enter__(self) -> Run:
         return self
@@ -329,8 +329,8 @@ class Run:
         self.engine.build(batch)
         if last is not None and last is not self.model.optimizer and before:
             self._carry_optimizer(last, before, fresh=fresh_optimizer)
-        if not self._ready:
-            self._settle_start()
+        if not self.is_ready:
+            settle_start(self)
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""
@@ -350,84 +350,8 @@ class Run:
         if not _keras.is_built(self.model):
             _keras.call_symbolically(self.model, batch)
         self.engine.refresh()
-        if not self._ready:
-            self._settle_start()
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Put variables and global generators as a snapshot has them."""
-        missing = self.engine.variables.assign(snapshot.variables())
-        if missing:
-            self.notice(
-                f"{len(missing)} variables have no value in the kept state and stay as they are, "
-                f"{missing[0]} among them."
-            )
-        if "randomness" in snapshot.state:
-            randomness.restore(snapshot.state["randomness"])
-
-    def stand_at(self, fit: int, *, must: bool = False) -> Snapshot | None:
-        """Bring the model to the recorded end of a fit.
-
-        Args:
-            fit: Its number; 0 for the start.
-            must: Raise where that state is not kept, instead of leaving the model as it is.
-
-        Returns:
-            The result that the model now holds, None where it is not kept.
-        """
-        checkpoint = self.recorder.end_of(fit) if fit else self.recorder.newest(kinds=("start",))
-        if checkpoint is None:
-            if must:
-                raise StateNotKept(f"The result of fit {fit} is not kept. Nothing was changed. {self.kept()}", fit=fit)
-            self._stand_without_state(fit)
-            return None
-        result, resume = parted(*self.recorder.load(checkpoint))
-        self.restore(result)
-        record = self.recorder.fits.get(fit)
-        values = self.engine.variables.values()
-        self.place = replace_place(
-            self.place,
-            fits=fit,
-            position=checkpoint.position,
-            # The arrays in the variables stand for the result's from now on, so that a change by hand shows.
-            ends=Ends(
-                record, Snapshot({**result.tensors, **values}, result.state), relink(resume, result, values), values
-            ),
-            missing=None,
-        )
-        return result
-
-    def _stand_without_state(self, fit: int) -> None:
-        self.say_once(
-            "state not kept",
-            f"The results of earlier fits were thinned out. {self.kept()} The model keeps the state it has.",
-        )
-        record = self.recorder.fits[fit]
-        last = self.recorder.epochs.of(fit)
-        position = (
-            Position(fit, last[-1].epoch + 1, last[-1].step, last[-1].samples)
-            if last
-            else Position(fit, record.first_epoch, record.first_step, record.first_samples)
-        )
-        self.place = replace_place(self.place, fits=fit, position=position, missing=fit)
-
-    def close_interrupted(self, left: OpenFit) -> None:
-        """Close a fit that was interrupted in this process, as it stands."""
-        assert left.snapshot is not None
-        record = replace(left.record, status="closed")
-        self.recorder.put_fit(record)
-        snapshot = Snapshot({**left.snapshot.tensors, **self.engine.variables.values()}, left.snapshot.state)
-        position = replace(Position.from_json(left.snapshot.state["position"]), fit=record.number)
-        self.recorder.checkpoint(
-            kind="end", fit=record.number, position=position, tensors=snapshot.tensors, state=snapshot.state
-        )
-        message = (
-            f"Fit {record.number} was interrupted and is closed as it stands; this call begins fit {record.number + 1}."
-        )
-        self.recorder.event("closed", message, fit=record.number)
-        self.place.fits = record.number
-        self.place.position = position
-        self.place.open = None
-        self.place.ends = Ends(record, snapshot, snapshot, left.values)
+        if not self.is_ready:
+            settle_start(self)
 
     def owe(self, data: Any, consumed: int) -> None:
         """Note that replayed fits took ``consumed`` batches from a generator, which is still at its beginning."""
@@ -440,78 +364,13 @@ class Run:
     def notice(self, message: str, *, kind: str = "notice", fit: int | None = None, data: Any = None) -> None:
         """Warn, and record it."""
         self.recorder.event(kind, message, fit=fit, **({"facts": data} if data else {}))
-        warnings.warn(message, KeepfitWarning, stacklevel=4)
+        warn(message)
 
     def say_once(self, key: str, message: str, *, kind: str = "notice", fit: int | None = None) -> None:
         """Warn about one thing once."""
         if key not in self._said:
             self._said.add(key)
             self.notice(message, kind=kind, fit=fit)
-
-    # The start of the run
-
-    def _settle_seed(self, seed: int | None) -> int:
-        recorded = self.recorder.meta.get("seed")
-        asked = seed if seed is not None else randomness.keras_seed()
-        if recorded is None:
-            chosen = asked if asked is not None else randomness.fresh_seed()
-            self.recorder.set_meta("seed", chosen)
-            return chosen
-        if seed is not None and seed != recorded:
-            raise InvalidArgument(
-                f"The run in {self.directory} was begun with seed {recorded}, received seed={seed}. "
-                "Nothing was changed. "
-                "Leave seed out, or choose another folder.",
-                argument="seed",
-                recorded=recorded,
-            )
-        if asked is not None and asked != recorded:
-            self.say_once(
-                "seed", f"keras.utils.set_random_seed({asked}) was called; the run keeps its recorded seed {recorded}."
-            )
-        return int(recorded)
-
-    def _settle_start(self) -> None:
-        """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
-        variables = getattr(self.engine, "variables", None)
-        if variables is None:
-            variables = self.engine.variables = variables_of(self.model)
-        signature = variables.signature()
-        recorded = self.recorder.meta.get("model")
-        if recorded is not None:
-            _check_same_model(recorded, signature, self.directory)
-        else:
-            self.recorder.set_meta("model", signature)
-        self._ready = True
-        start = self.recorder.newest(kinds=("start",))
-        if start is None:
-            self._record_start()
-            return
-        newest = max((n for n, r in self.recorder.fits.items() if r.status != "open"), default=0)
-        self.place.fits = self.recorder.meta.get("forked_at", 0) if self.mode == "replay" else newest
-        before = {name: np.asarray(value) for name, value in variables.values().items() if name.startswith("model/")}
-        rate = {name: value for name, value in variables.values().items() if name.endswith("/learning_rate")}
-        self.stand_at(self.place.fits, must=True)
-        if self.mode == "replay" and self.place.fits == 0:
-            # The rate is a setting of the script's; a changed one must show in the recipe.
-            variables.assign(rate, skip=lambda name: name not in rate)
-            if any(
-                not np.array_equal(value, np.asarray(held.value(v)), equal_nan=True)
-                for (name, v) in variables.items()
-                if (value := before.get(name)) is not None
-            ):
-                self.say_once(
-                    "start",
-                    f"The model now holds the state that {self.directory} began with, not the one it was made with.",
-                )
-
-    def _record_start(self) -> None:
-        values = self.engine.variables.values()
-        snapshot = Snapshot(values, {"randomness": randomness.take(), "position": Position().to_json()})
-        self.recorder.checkpoint(
-            kind="start", fit=0, position=Position(), tensors=snapshot.tensors, state=snapshot.state, wait=True
-        )
-        self.place.ends = Ends(None, snapshot, snapshot, values)
 
     # Checks
 
@@ -527,73 +386,7 @@ class Run:
         """Raise `StateNotKept` where the model does not hold the state the script is at."""
         self.check_open()
         if self.place.missing is not None:
-            raise StateNotKept(
-                f"{verb}() needs the result of fit {self.place.missing}, which was thinned out. Nothing was changed. "
-                f"{self.kept()} Name fits whose state a script reads (name=...), or raise keep=.",
-                fit=self.place.missing,
-            )
-
-    def kept(self) -> str:
-        """Say which results are kept."""
-        fits = sorted({c.fit for c in self.recorder.checkpoints if c.kind == "end"})
-        return f"Kept are the results of fits {', '.join(map(str, fits))}." if fits else "No result is kept."
+            raise state_not_kept(self, verb)
 
     def _reached(self) -> int:
         return self.place.fits + (1 if self.place.open is not None else 0)
-
-
-def replace_place(place: Place, **changes: Any) -> Place:
-    """Change a place where it stands, since others hold it."""
-    for name, value in changes.items():
-        setattr(place, name, value)
-    return place
-
-
-def relink(resume: Snapshot, result: Snapshot, values: dict[str, Any]) -> Snapshot:
-    """Return a resume point that shares with the result what was stored once, now that variables hold it."""
-    tensors = {
-        name: values.get(name, value) if result.tensors.get(name) is value else value
-        for name, value in resume.tensors.items()
-    }
-    return Snapshot(tensors, resume.state)
-
-
-def check_settings(*, seed: Any, mode: Any, on_change: Any, plan: Any, checkpoint_share: Any, keep: Any) -> None:
-    """Refuse settings that have no meaning.
-
-    Raises:
-        InvalidArgument: Names the setting, what it may be and what it was.
-    """
-    share_is_number = isinstance(checkpoint_share, (int, float)) and not isinstance(checkpoint_share, bool)
-    rules: Sequence[tuple[str, Any, bool, str]] = (
-        ("seed", seed, seed is None or (isinstance(seed, int) and seed >= 0), "a whole number, 0 or more, or None"),
-        ("mode", mode, mode in ("replay", "append"), '"replay" or "append"'),
-        ("on_change", on_change, on_change in ("raise", "branch"), '"raise" or "branch"'),
-        ("plan", plan, plan in (None, "fused", "stepwise"), '"fused", "stepwise" or None'),
-        (
-            "checkpoint_share",
-            checkpoint_share,
-            checkpoint_share == "each" or (share_is_number and 0 < checkpoint_share <= 1),
-            'a share in (0, 1], or "each"',
-        ),
-        ("keep", keep, isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2, "a whole number, 2 or more"),
-    )
-    for name, value, holds, expected in rules:
-        if not holds:
-            raise InvalidArgument(
-                f"A run cannot take {name}={value!r}: expected {expected}. Nothing was changed.",
-                argument=name,
-                value=value,
-            )
-
-
-def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: Path | None) -> None:
-    differing = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
-    if differing:
-        shown = "\n".join(f"  {name}: recorded {recorded.get(name)}, now {now.get(name)}" for name in differing[:5])
-        more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise OtherModel(
-            f"The run in {directory} belongs to another model: {len(differing)} variables differ.\n{shown}{more}\n"
-            "Nothing was changed. Build the model as before, or choose another folder.",
-            variables=differing,
-        )

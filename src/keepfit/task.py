@@ -13,7 +13,7 @@ from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimi
 from keepfit.request import FitRequest
 from keepfit.state import Variables
 
-__all__ = ["describe_difference", "recipe_of", "task_facts"]
+__all__ = ["describe_difference", "feed_facts", "recipe_of", "task_facts"]
 
 
 def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: Ends, batch_size: int | None) -> Recipe:
@@ -64,6 +64,14 @@ def task_facts(model: Any, request: FitRequest, *, variables: Variables) -> dict
         "data": fingerprint(_training_data(request)) if request.callbacks and not _validates(request) else None,
         "rewriters": ["optimizer"] if _uses_average(model.optimizer) else [],
     }
+
+
+def feed_facts(request: FitRequest, *, batch_size: int | None) -> dict[str, Any] | None:
+    """Return what must stay the same for the next fit to go on inside a pass; None where no pass is left unfinished."""
+    if request.steps_per_epoch is None:
+        return None
+    data = fingerprint(_training_data(request))
+    return {"data": data, "batch_size": batch_size, "shuffle": request.shuffle}
 
 
 def _validates(request: FitRequest) -> bool:

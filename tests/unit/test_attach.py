@@ -31,7 +31,7 @@ def test_attaching_with_another_setting_takes_it(tmp_path: Path) -> None:
     before = keepfit.attach(model, tmp_path / "run").run
     after = keepfit.attach(model, tmp_path / "run", keep=3, checkpoint_share="each").run
     assert (before.closed is None, after.closed is None) == (False, True)
-    assert after.recorder_settings == {"keep": 3, "checkpoint_share": "each"}
+    assert (after.settings.keep, after.settings.checkpoint_share) == (3, "each")
 
 
 @pytest.mark.parametrize("again", [False, True])

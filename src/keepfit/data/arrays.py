@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from keepfit.data.columns import Column, DenseColumn, Rows, column
 from keepfit.data.order import batch_order, epoch_order
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
+from keepfit.errors import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class ArraySource(IndexedSource):
         count = check_rows(given)
         weights = sample_weights(y, sample_weight, class_weight)
         if y is None and weights is not None:
-            warnings.warn("sample_weight was given without y: it is ignored, as in Keras.", stacklevel=2)
+            warn("sample_weight was given without y: it is ignored, as in Keras.", UserWarning)
         parts = {"x": x} if y is None else {"x": x, "y": y}
         if y is not None and weights is not None:
             parts["sample_weight"] = weights

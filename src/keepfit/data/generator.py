@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from keepfit import _keras
 from keepfit.data.checks import check_batch
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.source import StreamSource
-from keepfit.errors import InvalidData
+from keepfit.errors import InvalidData, warn
 
 
 @dataclass
@@ -109,8 +108,7 @@ _END = object()
 
 def warn_no_way_back(kind: str, *, taken: int, wanted: int) -> None:
     """Warn that a stream stands further on than it should and cannot be taken back."""
-    warnings.warn(
+    warn(
         f"{taken} batches were taken from this {kind} already, and it cannot go back to {wanted}: training goes on "
-        f"with the batches after those. Make a new {kind} to see the same batches again.",
-        stacklevel=3,
+        f"with the batches after those. Make a new {kind} to see the same batches again."
     )

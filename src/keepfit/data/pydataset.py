@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from keepfit.data.order import epoch_order
 from keepfit.data.prefetch import Prefetch
 from keepfit.data.source import BatchSource
 from keepfit.data.weights import class_weighted
-from keepfit.errors import InvalidData
+from keepfit.errors import InvalidData, warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,10 +135,9 @@ class PyDatasetSource(BatchSource):
             return
         epochs = int(state["epochs"])
         if self._life.epochs > epochs:
-            warnings.warn(
+            warn(
                 f"This {type(self._dataset).__name__} went through {self._life.epochs} epochs already and cannot go "
-                f"back to {epochs}: its batches may differ from those of then. Make a new one to see the same again.",
-                stacklevel=2,
+                f"back to {epochs}: its batches may differ from those of then. Make a new one to see the same again."
             )
         while self._life.epochs < epochs:
             if not self._life.within:

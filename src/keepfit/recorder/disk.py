@@ -8,12 +8,11 @@ import os
 import sqlite3
 import threading
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keepfit.errors import DamagedObject, InvalidArgument, KeepfitError, StateNotKept
+from keepfit.errors import DamagedObject, InvalidArgument, KeepfitError, StateNotKept, warn
 from keepfit.journal import CheckpointKind, CheckpointRecord, EpochRecord, EventRecord, FitRecord, Writer
 from keepfit.recorder.background import Background
 from keepfit.recorder.budget import Budget, Share
@@ -107,7 +106,7 @@ class DiskRecorder(Mirrored):
             writer.close()
             raise
         for message in found.damages:
-            warnings.warn(message, stacklevel=4)
+            warn(message)
         gate = threading.Condition()
         work = Work(
             store=store,
@@ -307,7 +306,7 @@ class DiskRecorder(Mirrored):
         if damages:
             message = damage_message(record, damages)
             self._pass_over(record, message)
-            warnings.warn(message, stacklevel=4)
+            warn(message)
         return not damages
 
     def _pass_over(self, record: CheckpointRecord, message: str) -> None:

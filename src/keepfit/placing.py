@@ -1,0 +1,58 @@
+"""Bring the data of a fit to where the run stands in it."""
+
+from __future__ import annotations
+
+from keepfit import randomness
+from keepfit.data import Source, StreamSource
+from keepfit.ends import Ends
+from keepfit.feed import Cursor
+from keepfit.journal import FitRecord
+from keepfit.snapshot import Snapshot, source_state_of
+
+
+def cursor_at(point: Snapshot, ends: Ends, record: FitRecord, *, resumed: bool) -> Cursor:
+    """Return where a fit begins in its data; other data, batch size or shuffle begin a new pass.
+
+    Args:
+        point: The state the fit begins with.
+        ends: What the fit before left.
+        record: The fit.
+        resumed: Whether it goes on inside.
+    """
+    found = point.state.get("cursor") or ends.resume.state.get("cursor")
+    if not found:
+        return Cursor()
+    cursor = Cursor.from_json(found)
+    same = ends.record is not None and ends.record.detail.get("feed") == record.detail.get("feed")
+    if resumed or cursor.offset == 0 or same:
+        return cursor
+    return Cursor(cursor.passes + 1, 0)
+
+
+def bring(source: Source, point: Snapshot, *, owed: int, drawn: randomness.State | None, resumed: bool) -> str | None:
+    """Bring a source to where the run stands in it.
+
+    Args:
+        source: It.
+        point: The state the fit begins with.
+        owed: Batches that fits before this one took from a stream that is at its beginning.
+        drawn: The global generators before anything was taken from a stream.
+        resumed: Whether the fit goes on inside.
+
+    Returns:
+        What is not exact about that, if anything.
+    """
+    again = "was reached by going through it again"
+    if isinstance(source, StreamSource):
+        found = point.state.get("source") or {}
+        target = int(found.get("consumed", 0)) if resumed else owed
+        if target <= source.consumed:
+            return None
+        source.replay_to(target)
+        randomness.restore(point.state["randomness"] if resumed else drawn or {})
+        return again
+    if resumed and (state := source_state_of(point)) is not None:
+        source.set_state(state)
+    if resumed and source.exactness != "exact":
+        return again if source.exactness == "replay" else "has randomness of its own"
+    return None

@@ -1,0 +1,102 @@
+"""The start of a run: its seed, and the state before fit 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keepfit import held, randomness
+from keepfit.clock import Position
+from keepfit.ends import Ends
+from keepfit.errors import InvalidArgument, OtherModel
+from keepfit.snapshot import Snapshot
+from keepfit.standing import stand_at
+from keepfit.state import variables_of
+
+if TYPE_CHECKING:
+    from keepfit.run import Run
+
+
+def settle_seed(run: Run, seed: int | None) -> int:
+    """Return the seed of the order of samples: the recorded one, the given one, Keras's, or a fresh one.
+
+    Raises:
+        InvalidArgument: Another one is recorded.
+    """
+    recorded = run.recorder.meta.get("seed")
+    asked = seed if seed is not None else randomness.keras_seed()
+    if recorded is None:
+        chosen = asked if asked is not None else randomness.fresh_seed()
+        run.recorder.set_meta("seed", chosen)
+        return chosen
+    if seed is not None and seed != recorded:
+        raise InvalidArgument(
+            f"The run in {run.directory} was begun with seed {recorded}, received seed={seed}. "
+            "Nothing was changed. "
+            "Leave seed out, or choose another folder.",
+            argument="seed",
+            recorded=recorded,
+        )
+    if asked is not None and asked != recorded:
+        run.say_once(
+            "seed", f"keras.utils.set_random_seed({asked}) was called; the run keeps its recorded seed {recorded}."
+        )
+    return int(recorded)
+
+
+def settle_start(run: Run) -> None:
+    """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
+    variables = getattr(run.engine, "variables", None)
+    if variables is None:
+        variables = run.engine.variables = variables_of(run.model)
+    signature = variables.signature()
+    recorded = run.recorder.meta.get("model")
+    if recorded is not None:
+        _check_same_model(recorded, signature, run.directory)
+    else:
+        run.recorder.set_meta("model", signature)
+    run.is_ready = True
+    start = run.recorder.newest(kinds=("start",))
+    if start is None:
+        _record_start(run)
+        return
+    newest = max((n for n, r in run.recorder.fits.items() if r.status != "open"), default=0)
+    run.place.fits = run.recorder.meta.get("forked_at", 0) if run.mode == "replay" else newest
+    before = {name: np.asarray(value) for name, value in variables.values().items() if name.startswith("model/")}
+    rate = {name: value for name, value in variables.values().items() if name.endswith("/learning_rate")}
+    stand_at(run, run.place.fits, must=True)
+    if run.mode == "replay" and run.place.fits == 0:
+        # The rate is a setting of the script's; a changed one must show in the recipe.
+        variables.assign(rate, skip=lambda name: name not in rate)
+        if any(
+            not np.array_equal(value, np.asarray(held.value(v)), equal_nan=True)
+            for (name, v) in variables.items()
+            if (value := before.get(name)) is not None
+        ):
+            run.say_once(
+                "start",
+                f"The model now holds the state that {run.directory} began with, not the one it was made with.",
+            )
+
+
+def _record_start(run: Run) -> None:
+    values = run.engine.variables.values()
+    snapshot = Snapshot(values, {"randomness": randomness.take(), "position": Position().to_json()})
+    run.recorder.checkpoint(
+        kind="start", fit=0, position=Position(), tensors=snapshot.tensors, state=snapshot.state, wait=True
+    )
+    run.place.ends = Ends(None, snapshot, snapshot, values)
+
+
+def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: Path | None) -> None:
+    differing = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if differing:
+        shown = "\n".join(f"  {name}: recorded {recorded.get(name)}, now {now.get(name)}" for name in differing[:5])
+        more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise OtherModel(
+            f"The run in {directory} belongs to another model: {len(differing)} variables differ.\n{shown}{more}\n"
+            "Nothing was changed. Build the model as before, or choose another folder.",
+            variables=differing,
+        )
