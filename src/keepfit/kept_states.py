@@ -34,8 +34,6 @@ def load(run: Run, fit: int | None, *, best: str | None) -> int:
 
 def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     """Begin or open a fork; see `Run.fork`."""
-    from keepfit.run import Run
-
     if run.directory is None:
         raise InvalidArgument(
             "Only a run with a folder can be forked. Nothing was changed. Give the run a directory.",
@@ -58,7 +56,7 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     if taken:
         run.close()
         run.closed = f"its model went to the fork {directory}"
-    forked = Run(target, directory, **settings)
+    forked = type(run)(target, directory, **settings)
     found = forked.recorder.meta.get("lineage") or {}
     if found.get("at") != number or found.get("run") != lineage["run"]:
         forked.close()
