@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepfit.data import IndexedSource, Source, StreamSource
+from keepfit.data import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.engine.base import Block
 from keepfit.errors import warn
 
@@ -108,6 +108,8 @@ class Feed:
     def put_back(self, block: Block) -> None:
         """Take a block back that was not trained on; it is the next one again."""
         self._back = block
+        if isinstance(self.source, BatchSource):
+            self.source.put_back()
         self.cursor = Cursor(self.cursor.passes, self.cursor.offset - block.count)
         if self._left is not None:
             self._left += block.count

@@ -195,8 +195,7 @@ class FitCall:
             memory = CallbackMemory(callbacks.callbacks)
             saved = SavedMemories.from_state(restored.state.get("callbacks", []), restored.tensors)
             memory.put_back(saved)
-        if isinstance(self.source, StreamSource):
-            self.run.owe(self.request.x, record.detail.get("consumed", 0))
+        self.run.owe(self.request.x, restored, record)
         self.model.stop_training = record.stop_training
         history = fill_history(callbacks, self.recorder, record)
         last = self.recorder.epochs.last_logs(record.number)
@@ -298,7 +297,7 @@ class FitCall:
         feed = Feed(
             self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
         )
-        inexact = bring(self.source, point, owed=run.owed(self.request.x), drawn=self.randomness, resumed=resumed)
+        inexact = bring(self.source, point, owed=run.take_debt(self.request.x), drawn=self.randomness, resumed=resumed)
         approximate = [f"the position in {type(self.request.x).__name__} {inexact}"] if inexact else []
         for text in approximate:
             run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)

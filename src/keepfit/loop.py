@@ -394,9 +394,10 @@ class FitLoop:
             rewriters += self._keys_of(c for c in self.callbacks.callbacks if may_rewrite_weights(c))
         stopped = bool(self.model.stop_training)
         self.position = replace(self.position, fit=self.record.number)
-        consumed = getattr(self.feed.source, "consumed", None)
-        if consumed is not None:
-            self.record = replace(self.record, detail={**self.record.detail, "consumed": consumed})
+        from_source, tensors = source_state(self.feed.source)
+        if from_source is not None and not tensors:
+            # A replay needs it also where the state around it is not kept.
+            self.record = replace(self.record, detail={**self.record.detail, "source": from_source})
         # Nobody has drawn since the resume point where there is no callback.
         result = self.snapshot(random_state=None if self._watched else resume.state["randomness"])
         self.record = replace(

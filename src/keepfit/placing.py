@@ -29,13 +29,15 @@ def cursor_at(point: Snapshot, ends: Ends, record: FitRecord, *, resumed: bool) 
     return Cursor(cursor.passes + 1, 0)
 
 
-def bring(source: Source, point: Snapshot, *, owed: int, drawn: randomness.State | None, resumed: bool) -> str | None:
+def bring(
+    source: Source, point: Snapshot, *, owed: Snapshot, drawn: randomness.State | None, resumed: bool
+) -> str | None:
     """Bring a source to where the run stands in it.
 
     Args:
         source: It.
         point: The state the fit begins with.
-        owed: Batches that fits before this one took from a stream that is at its beginning.
+        owed: Where replayed fits left the data, which is still at its beginning in this process.
         drawn: The global generators before anything was taken from a stream.
         resumed: Whether the fit goes on inside.
 
@@ -43,16 +45,17 @@ def bring(source: Source, point: Snapshot, *, owed: int, drawn: randomness.State
         What is not exact about that, if anything.
     """
     again = "was reached by going through it again"
+    where = point if resumed else owed
     if isinstance(source, StreamSource):
-        found = point.state.get("source") or {}
-        target = int(found.get("consumed", 0)) if resumed else owed
+        target = int((where.state.get("source") or {}).get("consumed", 0))
         if target <= source.consumed:
             return None
         source.replay_to(target)
         randomness.restore(point.state["randomness"] if resumed else drawn or {})
         return again
-    if resumed and (state := source_state_of(point)) is not None:
+    state = source_state_of(where)
+    if state is not None:
         source.set_state(state)
-    if resumed and source.exactness != "exact":
-        return again if source.exactness == "replay" else "has randomness of its own"
-    return None
+    elif not resumed:
+        return None
+    return {"exact": None, "replay": again, "approximate": "may differ, for its items are random"}[source.exactness]

@@ -20,12 +20,14 @@ from keepfit.pace import Pace
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.request import check_arguments
 from keepfit.settings import Settings
+from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
 from keepfit.start import settle_seed, settle_start
 from keepfit.timeline import Place
 
 if TYPE_CHECKING:
     from keepfit.history import History
+    from keepfit.journal import FitRecord
 
 
 class Run:
@@ -95,7 +97,7 @@ class Run:
         self._said: set[str] = set()
         self.is_ready = False
         self._optimizer: Any = None
-        self._debts: dict[int, tuple[Any, int]] = {}
+        self._debts: dict[int, tuple[Any, Snapshot]] = {}
         live.check_free(self)
         # What can fail without a folder comes before there is one.
         self.engine = make_engine(model)
@@ -353,13 +355,22 @@ class Run:
         if not self.is_ready:
             settle_start(self)
 
-    def owe(self, data: Any, consumed: int) -> None:
-        """Note that replayed fits took ``consumed`` batches from a generator, which is still at its beginning."""
-        self._debts[id(data)] = (data, consumed)
+    def owe(self, data: Any, result: Snapshot | None, record: FitRecord) -> None:
+        """Note how far a replayed fit went in a data object, which is still at its beginning.
 
-    def owed(self, data: Any) -> int:
-        """Return how many batches of a generator are behind the script's place."""
-        return self._debts.get(id(data), (None, 0))[1]
+        Args:
+            data: ``x`` of the fit.
+            result: The end of the fit, where it is kept.
+            record: The fit.
+        """
+        if result is None:
+            plain = record.detail.get("source")
+            result = Snapshot({}, {"source": plain} if plain else {})
+        self._debts[id(data)] = (data, Snapshot(result.under("source/"), {"source": result.state.get("source")}))
+
+    def take_debt(self, data: Any) -> Snapshot:
+        """Return where replayed fits left a data object, once: training goes on from there."""
+        return self._debts.pop(id(data), (None, Snapshot()))[1]
 
     def notice(self, message: str, *, kind: str = "notice", fit: int | None = None, data: Any = None) -> None:
         """Warn, and record it."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keepfit import _keras
+from keepfit import _keras, randomness
 from keepfit.data.checks import check_batch
+from keepfit.data.draws import generators_of, restore, take
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.order import epoch_order
 from keepfit.data.prefetch import Prefetch
@@ -37,9 +38,11 @@ _LIVES = ObjectMemory(_Life)
 class PyDatasetSource(BatchSource):
     """Batches of a PyDataset, in our order where they are shuffled.
 
-    As exact as ``dataset[index]`` is a function of ``index``. A data set that
-    changes itself in its hooks is replayed by calling them as often as before,
-    unless it has ``get_state()`` and ``set_state(state)`` of its own.
+    As exact as ``dataset[index]`` is a function of ``index`` and of the random
+    generators among the data set's attributes, whose states are kept. A data set
+    that changes itself in its hooks is replayed by calling them as often as
+    before, unless it has ``get_state()`` and ``set_state(state)`` of its own.
+    Where items draw as well, or are made by workers, that is approximate.
 
     Args:
         dataset: The data set.
@@ -73,7 +76,10 @@ class PyDatasetSource(BatchSource):
         self._left = steps_per_epoch
         self._begun_by_peek = False
         self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
-        if not self._has_state and (self._overrides("on_epoch_begin") or self._overrides("on_epoch_end")):
+        self._generators = {} if self._has_state else generators_of(dataset)
+        self._before: dict[str, Any] = {}
+        self._replays = not self._has_state and (self._overrides("on_epoch_begin") or self._overrides("on_epoch_end"))
+        if self._replays:
             self.exactness = "replay"
         self._count()
 
@@ -84,10 +90,21 @@ class PyDatasetSource(BatchSource):
                 # Keras too begins the epoch before its first look; `begin_pass` then does not begin it again.
                 self._begin()
                 self._begun_by_peek = True
+            # A look must leave no trace, or it would matter how often `fit` is called.
+            before = take(self._generators), randomness.take()
             batch = self._finished(self._dataset[0])
+            if not self._has_state and before != (take(self._generators), randomness.take()):
+                self._draws_in_items()
+            restore(self._generators, before[0])
+            randomness.restore(before[1])
             check_batch(batch, "PyDataset")
             self._peeked = batch
         return self._peeked
+
+    def _draws_in_items(self) -> None:
+        """Note that items are random: exact where nothing but their own generators, in order, decides them."""
+        if self._replays or self._workers > 0:
+            self.exactness = "approximate"
 
     def begin_pass(self, number: int, *, resumed: bool = False) -> None:  # noqa: ARG002 - the interface
         """Call the data set's hook, unless this epoch has begun already."""
@@ -111,6 +128,7 @@ class PyDatasetSource(BatchSource):
     def batch(self, pass_number: int, index: int) -> Any:
         """Return a batch, made ahead where the data set asks for workers."""
         if self._workers < 1:
+            self._before = take(self._generators)
             return self._finished(self._dataset[self._at(pass_number, index)])
         try:
             item = self._item_ahead(pass_number, index)
@@ -122,18 +140,28 @@ class PyDatasetSource(BatchSource):
             self._left -= 1
         return self._finished(item)
 
+    def put_back(self) -> None:
+        """Let the data set's generators stand where they did before the last batch."""
+        restore(self._generators, self._before)
+
     def get_state(self) -> dict[str, Any] | None:
-        """Return the data set's own state, or how many epochs its hooks saw, or None."""
+        """Return the data set's own state, or how many epochs its hooks saw and its generators' states, or None."""
         if self._has_state:
             return {"own": self._dataset.get_state()}
-        return {"epochs": self._life.epochs} if self.exactness == "replay" else None
+        state: dict[str, Any] = {"epochs": self._life.epochs} if self._replays else {}
+        if self._generators:
+            state["generators"] = take(self._generators)
+        return state or None
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Give the data set its state, or call its hooks for the epochs that it has not seen."""
+        """Give the data set its state; else call its hooks for epochs that it has not seen, and set its generators."""
         if "own" in state:
             self._dataset.set_state(state["own"])
             return
-        epochs = int(state["epochs"])
+        self._see_epochs(int(state.get("epochs", self._life.epochs)))
+        restore(self._generators, state.get("generators", {}))
+
+    def _see_epochs(self, epochs: int) -> None:
         if self._life.epochs > epochs:
             warn(
                 f"This {type(self._dataset).__name__} went through {self._life.epochs} epochs already and cannot go "

@@ -103,6 +103,9 @@ class BatchSource(Source):
     def batch(self, pass_number: int, index: int) -> Any:
         """Return batch ``index`` (0, 1, …) of pass ``pass_number``; cheapest for indices in a row."""
 
+    def put_back(self) -> None:
+        """Stand where the last batch has not been taken yet, as far as making it changed anything."""
+
 
 class StreamSource(Source):
     """Batches one after another.

@@ -1,0 +1,133 @@
+"""Data sets that are random or change themselves go on where they were, in another process too."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keepfit
+from keepfit.errors import KeepfitWarning
+from tests.bits import state_bits
+from tests.models import make, regression_data
+
+
+class Noisy(keras.utils.PyDataset):
+    """Batches with noise drawn as they are made, from a generator of its own."""
+
+    def __init__(self, generator: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.x, self.y = regression_data()
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(10 * index, 10 * index + 10)
+        return self.x[rows] + self.noise(), self.y[rows]
+
+    def noise(self) -> float:
+        return float(self.generator.random())
+
+
+class LegacyNoisy(Noisy):
+    """The same from one of NumPy's old generators."""
+
+    def noise(self) -> float:
+        return float(self.generator.normal())
+
+
+class GlobalNoisy(Noisy):
+    """The same from NumPy's global generator."""
+
+    def noise(self) -> float:
+        return float(np.random.normal())
+
+
+class Shuffling(Noisy):
+    """Puts its samples in another order at the end of each epoch; batches themselves draw nothing."""
+
+    def on_epoch_end(self) -> None:
+        order = self.generator.permutation(len(self.x))
+        self.x, self.y = self.x[order], self.y[order]
+
+    def noise(self) -> float:
+        return 0.0
+
+
+class Both(Shuffling):
+    """Draws in batches and in hooks, from one generator."""
+
+    def noise(self) -> float:
+        return float(self.generator.random())
+
+
+EXACT: dict[str, Callable[[], Any]] = {
+    "numpy": lambda: Noisy(np.random.default_rng(3)),
+    "legacy": lambda: LegacyNoisy(np.random.RandomState(3)),
+    "python": lambda: Noisy(random.Random(3)),
+    "global": lambda: GlobalNoisy(None),
+    "shuffling": lambda: Shuffling(np.random.default_rng(3)),
+}
+
+
+class Bomb(keras.callbacks.Callback):
+    """Raises after a number of steps, which is neither in its memory nor in the recipe."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        left = int(os.environ["STEPS_LEFT"]) - 1
+        os.environ["STEPS_LEFT"] = str(left)
+        if left == 0:
+            raise ZeroDivisionError
+
+
+def train(make_data: Callable[[], Any], folder: Path | None, fits: list[int], *, bomb: int = 0) -> Any:
+    """Train as a new process does and return the bits of the end."""
+    keras.utils.set_random_seed(5)
+    model, _, _ = make("plain_dense")
+    data = make_data()
+    os.environ["STEPS_LEFT"] = str(bomb)
+    with keepfit.Run(model, folder, checkpoint_share="each") as run:
+        for epochs in fits:
+            run.fit(data, epochs=epochs, verbose=0, callbacks=[Bomb()])
+        return state_bits(model)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_it_does_not_matter_how_often_fit_is_called(kind: str) -> None:
+    """The look that each fit takes at a batch leaves no trace in generators."""
+    assert train(EXACT[kind], None, [1, 1, 2]) == train(EXACT[kind], None, [4])
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.filterwarnings("ignore:Fit 2. the position in Shuffling:UserWarning")
+def test_another_process_goes_on_with_the_same_draws(kind: str, tmp_path: Path) -> None:
+    """Fits that are replayed, and one that was interrupted, leave the data where it was."""
+    whole = train(EXACT[kind], None, [2, 2, 1])
+    train(EXACT[kind], tmp_path, [2])
+    with pytest.raises(ZeroDivisionError):
+        train(EXACT[kind], tmp_path, [2, 2], bomb=9)
+    assert train(EXACT[kind], tmp_path, [2, 2, 1]) == whole
+
+
+def test_what_cannot_be_brought_back_is_said(tmp_path: Path) -> None:
+    """Items and hooks that draw from one generator cannot be replayed apart: the resume says so."""
+    with pytest.raises(ZeroDivisionError):
+        train(lambda: Both(np.random.default_rng(3)), tmp_path, [3], bomb=9)
+    with pytest.warns(KeepfitWarning, match="may differ, for its items are random"):
+        train(lambda: Both(np.random.default_rng(3)), tmp_path, [3])
+
+
+def test_without_the_states_of_generators_the_bits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control."""
+    whole = train(EXACT["numpy"], None, [1, 1])
+    train(EXACT["numpy"], tmp_path, [1])
+    monkeypatch.setattr("keepfit.data.pydataset.restore", lambda generators, states: None)
+    assert train(EXACT["numpy"], tmp_path, [1, 1]) != whole
