@@ -344,10 +344,10 @@ class FitCall:
         try:
             result, resume = loop.run(begin)
         except BaseException:
+            place.position = loop.position
             self._note_open(loop)
             raise
-        finally:
-            place.position = loop.position
+        place.position = loop.position
         self._close(loop, result, resume)
         for text in memory.say_unsaved():
             run.say_once(text, text)
@@ -361,7 +361,12 @@ class FitCall:
 
     def _note_open(self, loop: FitLoop) -> None:
         recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self.recipe
-        if loop.interrupted is None:
+        if loop.interrupted is None and loop.is_lost:
+            stand_at(self.run, self.place.fits)
+            self.run.notice(
+                f"The model was brought back to the end of fit {self.place.fits}, the newest state there is."
+            )
+        elif loop.interrupted is None:
             # Nothing was trained: what the fit would have begun with is still what the variables hold.
             values = self.run.engine.variables.values()
             for end in (self.place.ends.result, self.place.ends.resume):

@@ -150,6 +150,8 @@ class FitLoop:
         self._said_nonfinite = False
         self.last_logs: dict[str, Any] = {}
         self.interrupted: Snapshot | None = None
+        # Whether a dispatch took the state of the model with it.
+        self.is_lost = False
         # Where a resumed fit goes back to if a callback fails before its memory was given back.
         self.start: Snapshot | None = None
 
@@ -284,7 +286,8 @@ class FitLoop:
                 hooks.before(step)
             outcome = self.engine.train(block)
         except BaseException:
-            self.feed.put_back(block)
+            if not self.engine.is_lost():
+                self.feed.put_back(block)
             raise
         self.position = replace(
             self.position,
@@ -292,6 +295,8 @@ class FitLoop:
             samples=self.position.samples + block.count * block.samples,
         )
         self.done = replace(self.done, steps=step + block.count)
+        # Until here a second Ctrl-C finds steps that are in the variables and not in the counters.
+        self.engine.unsettled = False
         if hooks is not None:
             hooks.after(step + block.count, outcome.logs)
         return outcome
@@ -467,15 +472,17 @@ class FitLoop:
                 self.recorder.check()  # the same trouble, told already
 
     def _recover(self) -> None:
-        """Bring the model back to the newest checkpoint, after a dispatch took its state with it."""
-        checkpoint = self.recorder.newest()
+        """Bring the model back to the newest checkpoint of the fit, after a dispatch took its state with it."""
+        self.is_lost = True
+        self.engine.unsettled = False
+        checkpoint = self.recorder.newest(fit=self.record.number)
         if checkpoint is None:
-            return
+            return  # the run goes back to the end of the fit before
         _, resume = parted(*self.recorder.load(checkpoint))
         self.engine.variables.assign(resume.variables())
         self.position = checkpoint.position
-        if checkpoint.fit == self.record.number:
-            self.interrupted = resume
+        self.done = FitProgress.from_json(resume.state["progress"])
+        self.interrupted = resume
         message = f"The model was brought back to the checkpoint after step {checkpoint.position.step} of the run."
         self.recorder.event("notice", message, fit=self.record.number)
         warn(message)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import keepfit
+from keepfit import _keras
 from keepfit.errors import KeepfitWarning, StoreFull
 from keepfit.journal import Reader
 from keepfit.store import Disk
@@ -306,3 +307,38 @@ def _has_epochs(directory: Path, count: int) -> bool:
             return len(reader.epochs()) >= count
     except OSError:
         return False
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX gives new arrays to variables after a dispatch")
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.filterwarnings("ignore:The model was brought back")
+def test_second_ctrl_c_amid_a_dispatch_goes_back_to_a_whole_state(
+    checkpoints: bool, noticed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the variables have their new values: the state is that of a checkpoint, never a mixture."""
+    arguments: dict[str, Any] = {"batch_size": 16, "verbose": 0}
+    model, x, y = make("dropout_batch_norm")
+    whole, _ = control("dropout_batch_norm", 4)
+    with keepfit.Run(model) as run:
+        run.fit(x, y, epochs=1, **arguments)
+        set_value, left = _keras.set_value, [20]
+        monkeypatch.setattr(run.recorder, "due", lambda: checkpoints)
+
+        def interrupted(variable: Any, array: Any) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            set_value(variable, array)
+
+        with monkeypatch.context() as amid:
+            amid.setattr(_keras, "set_value", interrupted)
+            amid.setattr(run.pace, "note", lambda steps, seconds: None)
+            amid.setattr(type(run.pace), "steps", 2)
+            if not noticed:
+                amid.setattr(type(run.engine), "is_lost", lambda self: False)
+            with pytest.raises(KeyboardInterrupt):
+                run.fit(x, y, epochs=3, **arguments)
+        run.engine.unsettled = False
+        run.fit(x, y, epochs=3, **arguments)
+        assert (state_bits(model) == whole) is noticed

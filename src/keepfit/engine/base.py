@@ -73,10 +73,16 @@ class Outcome(ABC):
 
 
 class Engine(ABC):
-    """Runs the steps of one compiled model; the model's variables always hold the current values."""
+    """Runs the steps of one compiled model; the model's variables always hold the current values.
+
+    Attributes:
+        unsettled: Whether variables are being given the values of steps that nobody has counted yet; set by
+            `train`, and put back by who counts them.
+    """
 
     model: Any
     variables: Variables
+    unsettled: bool = False
 
     @abstractmethod
     def build(self, batch: Any) -> Variables:
@@ -112,7 +118,7 @@ class Engine(ABC):
 
     @abstractmethod
     def is_lost(self) -> bool:
-        """Return whether a dispatch failed in such a way that the variables hold nothing any more."""
+        """Return whether a dispatch ended in such a way that the variables hold nothing of use any more."""
 
     @abstractmethod
     def predict(self, block: Block) -> list[Any]:

@@ -132,8 +132,8 @@ class JaxEngine(Engine):
         return self._run("test", block, (found.trainable, found.non_trainable, found.metrics))
 
     def is_lost(self) -> bool:
-        """Return whether donated arrays are gone and nothing came back for them."""
-        return any(_is_deleted(_keras.value(variable)) for variable in self.variables.all())
+        """Return whether donated arrays are gone and nothing came back, or not everything is known to have come."""
+        return self.unsettled or any(_is_deleted(_keras.value(variable)) for variable in self.variables.all())
 
     def predict(self, block: Block) -> list[Any]:
         """Return the outputs for every batch."""
@@ -197,6 +197,7 @@ class JaxEngine(Engine):
         if key not in self._programs:
             self._programs[key] = self._loop(name, (*donated, *kept), data)
         logs, changed, bad = self._programs[key](donated, kept, data, np.int32(block.count))
+        self.unsettled = name == "train"
         self._give(groups, changed.over((*donated, *kept)))
         return JaxOutcome(logs, bad, block.count)
 
@@ -211,6 +212,7 @@ class JaxEngine(Engine):
             state = changed.over(state)
             losses.append(_loss(logs))
         # Only now: of a block that fails within, no step counts, and the variables are as they were or lost.
+        self.unsettled = name == "train"
         self._give(groups, state)
         return JaxOutcome(logs, losses, block.count)
 
