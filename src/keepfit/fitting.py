@@ -25,13 +25,13 @@ from keepfit.errors import NotCompiled
 from keepfit.feed import Feed
 from keepfit.journal import FitRecord
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
+from keepfit.place import Decision, OpenFit, decide
 from keepfit.placing import bring, cursor_at
 from keepfit.recipe import Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
 from keepfit.snapshot import Snapshot, parted
 from keepfit.standing import close_interrupted, restore, stand_at
 from keepfit.task import describe_difference, feed_facts, recipe_of, task_facts
-from keepfit.timeline import Decision, OpenFit, decide
 
 if TYPE_CHECKING:
     from keepfit.run import Run

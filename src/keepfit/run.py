@@ -17,13 +17,13 @@ from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
 from keepfit.optimizer_state import carry, optimizer_values, reseat
 from keepfit.pace import Pace
+from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.request import check_arguments
 from keepfit.settings import Settings
 from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
 from keepfit.start import settle_seed, settle_start
-from keepfit.timeline import Place
 
 if TYPE_CHECKING:
     from keepfit.history import History

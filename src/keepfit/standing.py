@@ -9,8 +9,8 @@ from keepfit import randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import StateNotKept
+from keepfit.place import OpenFit, Place
 from keepfit.snapshot import Snapshot, parted
-from keepfit.timeline import OpenFit, Place
 
 if TYPE_CHECKING:
     from keepfit.run import Run
