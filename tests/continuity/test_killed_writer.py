@@ -10,9 +10,10 @@ import threading
 import numpy as np
 import pytest
 
+from keepfit.cli.verify import verify_folder
 from keepfit.clock import Position
 from keepfit.journal import EpochRecord, FitRecord
-from keepfit.recorder import DiskRecorder, findings
+from keepfit.recorder import DiskRecorder
 
 KILLS = 10
 
@@ -78,7 +79,7 @@ def test_killed_writer_loses_no_acknowledged_checkpoint(tmp_path):
             killer.join()
             assert child.wait() == -9, child.stderr.read()
     assert acknowledged > KILLS
-    assert findings(tmp_path / "run") == []
+    assert verify_folder(tmp_path / "run").damages == ()
     recorder = DiskRecorder.open(tmp_path / "run")
     assert recorder.newest().fit >= acknowledged
     recorder.close()

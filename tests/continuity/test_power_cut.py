@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keepfit.cli.verify import verify_folder
 from keepfit.clock import Position
 from keepfit.journal import EpochRecord, FitRecord, Writer
-from keepfit.recorder import DiskRecorder, findings
+from keepfit.recorder import DiskRecorder
 from keepfit.recorder.work import Work
 from keepfit.store import Disk
 
@@ -299,7 +300,8 @@ def recovered(root: Path, files: dict[Path, bytes], journal: dict[str, bytes], o
         put_fit(recorder, 8)  # and life goes on
     finally:
         recorder.close()
-    assert findings(root) == []
+    # The rows are made up, and do not follow one another as a run's do.
+    assert [damage for damage in verify_folder(root).damages if not damage.startswith(("epoch", "fit"))] == []
     return label
 
 

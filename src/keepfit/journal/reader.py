@@ -123,11 +123,6 @@ class Reader:
         found = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'checkpoints'")
         return int(found[0][0]) if found else 0
 
-    def damages(self) -> list[str]:
-        """Return what SQLite finds wrong with the file, in its words."""
-        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check(10)")]
-        return [] if found == ["ok"] else found
-
     def close(self) -> None:
         """Close the file."""
         self._connection.close()

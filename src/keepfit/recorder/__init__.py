@@ -5,6 +5,5 @@ from __future__ import annotations
 from keepfit.recorder.disk import DiskRecorder
 from keepfit.recorder.memory import MemoryRecorder
 from keepfit.recorder.protocol import Recorder
-from keepfit.recorder.verify import Finding, findings
 
-__all__ = ["DiskRecorder", "Finding", "MemoryRecorder", "Recorder", "findings"]
+__all__ = ["DiskRecorder", "MemoryRecorder", "Recorder"]

@@ -70,7 +70,6 @@ def test_writer_gives_every_row_back_as_it_was(writer):
     assert reader.files() == {"a.safetensors": 12}
     assert [(item.pid, item.how, item.ended) for item in reader.sessions()] == [(12, "closed", 3.0)]
     assert reader.last_checkpoint_id() == 7
-    assert reader.damages() == []
 
 
 def test_writer_keeps_logs_that_are_not_finite_and_numbers_of_numpy(writer):

@@ -8,10 +8,10 @@ import sqlite3
 import numpy as np
 import pytest
 
+from keepfit.cli.verify import verify_folder
 from keepfit.clock import Position
 from keepfit.errors import RunReadOnly, StoreFailed, StoreFull
 from keepfit.journal import FitRecord, Reader, Writer
-from keepfit.recorder import findings
 from keepfit.store import Disk
 
 CHANGES = ("write", "sync", "rename", "sync_directory", "mkdir")
@@ -90,7 +90,7 @@ def test_full_disk_at_any_operation_loses_nothing(opened, life, disk):
         except StoreFull:
             assert disk.refused[-1] == "unlink"  # the checkpoint was done; what was not removed is tried again
         assert recorder.newest().fit == number
-        assert findings(recorder.directory) == []
+        assert verify_folder(recorder.directory).damages == ()
         assert list(recorder.fits) == list(range(1, number + 1))
         number, turn = number + 1, turn + 1
     assert {*CHANGES, "unlink"} <= {*disk.refused, "mkdir"}
@@ -201,7 +201,7 @@ def test_failing_commit_leaves_the_old_state(opened, life, monkeypatch, moment, 
         assert [item.fit for item in reader.checkpoints()] == [0]
     live.fit(2)
     assert [item.fit for item in recorder.checkpoints] == [0, 1, 2]
-    assert findings(recorder.directory) == []
+    assert verify_folder(recorder.directory).damages == ()
 
 
 def test_memory_is_bounded_while_the_disk_is_full(opened, life, disk, monkeypatch):
