@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 
 export KERAS_BACKEND ?= jax
 
-.PHONY: demo test check torture bench clean
+.PHONY: demo test check torture conformance bench clean
 
 demo: $(VENV)/.demo
 	$(RUN)/keepfit demo
@@ -19,6 +19,10 @@ check: $(VENV)/.test
 # The full number of kills; `make test` runs a sample.
 torture: $(VENV)/.test
 	$(RUN)/python -m tests.torture --kills 200
+
+# Keras's own tests, with its loop and with ours, on every backend that is installed.
+conformance: $(VENV)/.test
+	$(RUN)/python -m tests.conformance
 
 bench: $(VENV)/.test
 	$(RUN)/python benchmarks/spine.py

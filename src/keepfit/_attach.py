@@ -6,9 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from keepfit import live
+from keepfit import _keras, live
 from keepfit.errors import CannotAttach, InvalidArgument
 from keepfit.run import Run
 
@@ -47,11 +45,11 @@ def attach(model: Any, directory: str | Path | None = None, **settings: Any) -> 
         >>> model.run.close()
     """
     _check_names(settings)
-    if isinstance(model, keras.Model):
+    if _keras.is_model(model):
         current = live.attached_run(model)
         if current is not None and current.is_the_same(directory, settings):
             return model
-        if type(model).fit is not keras.Model.fit:
+        if _keras.trains_itself(model):
             raise CannotAttach(
                 f"{type(model).__name__} overrides fit(), and attach() would take its place. Nothing was changed. "
                 "Use the run itself: run = keepfit.Run(model, directory); run.fit(...)."

@@ -49,6 +49,18 @@ def probe(model: Any) -> None:
         )
 
 
+def is_model(value: Any) -> bool:
+    """Return whether a value is something that Keras trains: a model, or a layer with Keras's trainer mixed in."""
+    from keras.src.trainers.trainer import Trainer
+
+    return isinstance(value, keras.Model) or (isinstance(value, Trainer) and isinstance(value, keras.layers.Layer))
+
+
+def trains_itself(model: Any) -> bool:
+    """Return whether the model's class has a ``fit`` of its own in the place of Keras's."""
+    return type(model).fit is not keras.Model.fit
+
+
 def is_compiled(model: Any) -> bool:
     """Return whether the model has been compiled."""
     return bool(getattr(model, "compiled", False))
@@ -155,11 +167,9 @@ def has_stock_metrics(model: Any) -> bool:
     """Return whether every metric, and the way they begin anew, is Keras's own."""
     if type(model).reset_metrics is not keras.Model.reset_metrics:
         return False
-    return all(
-        type(part).__module__.startswith("keras.")
-        for metric in model.metrics
-        for part in (metric, *getattr(metric, "metrics", ()))
-    )
+    own = [kind for kind in vars(keras.metrics).values() if isinstance(kind, type)]
+    own += [type(model._compile_metrics), type(model._compile_loss)]
+    return all(type(part) in own for metric in model.metrics for part in (metric, *getattr(metric, "metrics", ())))
 
 
 def flat_logs(model: Any, logs: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ def evaluate(
         return recorded if return_dict else _keras.flat_logs(run.model, recorded)
     batch = source.peek()
     run.ready(batch)
-    run.engine.prepare(batch, plan=run.plan)
+    run.engine.prepare(batch, plan=run.plan, verb="test")
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
     hooks = _callback_list(run, callbacks, steps=feed.steps)
     with Interrupts() as interrupts:
@@ -107,17 +107,44 @@ def train_on_batch(
                 "train_on_batch takes sample_weight or class_weight, not both. Nothing was changed. Give one of them."
             )
         sample_weight = class_weighted(y, class_weight)
-    source = evaluation_source(x, y, sample_weight, batch_size=len(keras.tree.flatten(x)[0]), steps=None)
-    batch = source.peek()
+    batch, block = _one_block(x, y, sample_weight)
     run.ready(batch)
     run.engine.prepare(batch, plan=run.plan)
     run.model.reset_metrics()
-    block = Feed(source).next_block(1)
-    assert isinstance(block, Block)
     outcome = run.engine.train(block)
+    run.engine.unsettled = False
     _count_batch(run, batch)
     logs = outcome.logs()
     return logs if return_dict else _keras.flat_logs(run.model, logs)
+
+
+def test_on_batch(
+    run: Run, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+) -> Any:
+    """Evaluate one batch; see ``keras.Model.test_on_batch``."""
+    _check_compiled(run.model, "test_on_batch")
+    batch, block = _one_block(x, y, sample_weight)
+    run.ready(batch)
+    run.engine.prepare(batch, plan=run.plan, verb="test")
+    with evaluation.metrics_aside(run.engine):
+        run.model.reset_metrics()
+        logs = run.engine.test(block).logs()
+    return logs if return_dict else _keras.flat_logs(run.model, logs)
+
+
+def predict_on_batch(run: Run, x: Any) -> Any:
+    """Predict one batch; see ``keras.Model.predict_on_batch``."""
+    batch, block = _one_block(x, None, None)
+    run.ready_to_predict(batch)
+    return run.engine.predict(block)[0]
+
+
+def _one_block(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Block]:
+    """Return a batch, and the block that holds it alone."""
+    source = evaluation_source(x, y, sample_weight, batch_size=len(keras.tree.flatten(x)[0]), steps=None)
+    block = Feed(source).next_block(1)
+    assert isinstance(block, Block)
+    return source.peek(), block
 
 
 def _count_batch(run: Run, batch: Any) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _RUNS: weakref.WeakSet[Run] = weakref.WeakSet()
 
-ATTACHED = ("fit", "evaluate", "predict", "train_on_batch")
+ATTACHED = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
 _GUARDED = ("save", "get_weights", "save_weights")
 
 
@@ -47,7 +47,7 @@ def register(run: Run) -> None:
 def release(run: Run) -> None:
     """Forget a run and give its model its own methods back."""
     _RUNS.discard(run)
-    attributes: dict[str, Any] = vars(run.model)  # type: ignore[assignment]
+    attributes: dict[str, Any] = vars(run.model)
     if attributes.get("run") is run:
         for name in ("run", *ATTACHED, *_GUARDED):
             attributes.pop(name, None)
@@ -61,7 +61,7 @@ def attached_run(model: Any) -> Run | None:
 
 def bind(run: Run) -> None:
     """Let the model's methods go through a run."""
-    attributes: dict[str, Any] = vars(run.model)  # type: ignore[assignment]
+    attributes: dict[str, Any] = vars(run.model)
     attributes["run"] = run
     for name in ATTACHED:
         attributes[name] = getattr(run, name)

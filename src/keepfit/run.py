@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from keepfit import _keras, live
 from keepfit.clock import Position
 from keepfit.engine import make_engine
@@ -78,7 +76,7 @@ class Run:
         keep: int = 10,
     ) -> None:
         self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep)
-        if not isinstance(model, keras.Model):
+        if not _keras.is_model(model):
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
             )
@@ -214,6 +212,20 @@ class Run:
 
         self.check_state("train_on_batch")
         return train_on_batch(self, *args, **arguments)
+
+    def test_on_batch(self, *args: Any, **arguments: Any) -> Any:
+        """Evaluate one batch as ``keras.Model.test_on_batch`` does."""
+        from keepfit.calls import test_on_batch
+
+        self.check_state("test_on_batch")
+        return test_on_batch(self, *args, **arguments)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predict one batch as ``keras.Model.predict_on_batch`` does."""
+        from keepfit.calls import predict_on_batch
+
+        self.check_state("predict_on_batch")
+        return predict_on_batch(self, x)
 
     @property
     def position(self) -> Position:

@@ -97,8 +97,14 @@ class Engine(ABC):
         self.model.reset_metrics()
 
     @abstractmethod
-    def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
-        """Choose the plan for batches like this one; what is compiled already stays compiled."""
+    def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
+        """Choose the plan for batches like this one; what is compiled already stays compiled.
+
+        Args:
+            batch: What a step is given.
+            plan: ``"fused"`` or ``"stepwise"`` pins it.
+            verb: Which step will run, ``"train"`` or ``"test"``: the other one may not take such batches.
+        """
 
     @abstractmethod
     def most_steps(self, batch: Any) -> int:

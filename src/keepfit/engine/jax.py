@@ -108,9 +108,9 @@ class JaxEngine(Engine):
             # A training step does not overwrite metrics in place, so these arrays stay what they are.
             self._programs[("reset", self._key)] = [_keras.value(v) for v in self.variables.metrics]
 
-    def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
+    def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many; a pure function of the program and the device."""
-        self._kind, reason = self._choose(batch, plan)
+        self._kind, reason = self._choose(batch, plan, verb)
         return Plan(self._kind, reason, _facts())
 
     def most_steps(self, batch: Any) -> int:
@@ -123,13 +123,17 @@ class JaxEngine(Engine):
 
     def train(self, block: Block) -> Outcome:
         """Run training steps."""
-        found = self.variables
-        return self._run("train", block, (found.trainable, found.non_trainable, found.optimizer, found.metrics))
+        return self._run("train", block, self._groups("train"))
 
     def test(self, block: Block) -> Outcome:
         """Run test steps; they change metrics, and other variables where a layer does so."""
+        return self._run("test", block, self._groups("test"))
+
+    def _groups(self, verb: str) -> tuple[list[Any], ...]:
+        """Return the variables that a step takes and gives."""
         found = self.variables
-        return self._run("test", block, (found.trainable, found.non_trainable, found.metrics))
+        optimizer = (found.optimizer,) if verb == "train" else ()
+        return (found.trainable, found.non_trainable, *optimizer, found.metrics)
 
     def is_lost(self) -> bool:
         """Return whether donated arrays are gone and nothing came back, or not everything is known to have come."""
@@ -149,7 +153,7 @@ class JaxEngine(Engine):
 
     # Which plan
 
-    def _choose(self, batch: Any, plan: str | None) -> tuple[str, str]:
+    def _choose(self, batch: Any, plan: str | None, verb: str) -> tuple[str, str]:
         if self.model.run_eagerly:
             return "eager", "the model was compiled with run_eagerly=True"
         if not self.model.jit_compile:
@@ -160,17 +164,15 @@ class JaxEngine(Engine):
             return "stepwise", "the batches are not dense arrays"
         if plan is not None:
             return plan, "pinned with plan="
-        if jax.default_backend() == "cpu" and self._has_convolution(batch):
+        if jax.default_backend() == "cpu" and self._has_convolution(verb, batch):
             return "stepwise", "XLA runs convolutions inside a loop several times slower on the CPU"
         return "fused", "nothing in the step is slower inside a loop"
 
-    def _has_convolution(self, batch: Any) -> bool:
-        key = ("convolution", self._key, _spec(batch))
+    def _has_convolution(self, verb: str, batch: Any) -> bool:
+        key = ("convolution", verb, self._key, _spec(batch))
         if key not in self._programs:
-            found = self.variables
-            groups = (found.trainable, found.non_trainable, found.optimizer, found.metrics)
-            state = tuple([_keras.value(v) for v in group] for group in groups)
-            jaxpr, _ = self._traced("train", state, batch)
+            state = tuple([_keras.value(v) for v in group] for group in self._groups(verb))
+            jaxpr, _ = self._traced(verb, state, batch)
             self._programs[key] = _contains_convolution(jaxpr.jaxpr)
         return bool(self._programs[key])
 

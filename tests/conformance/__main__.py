@@ -1,0 +1,116 @@
+"""Run Keras's own tests twice, with its loop and with keepfit's, and compare.
+
+``python -m tests.conformance [--backend jax] [--sample]``: the tests are those
+in the installed Keras; nothing of them is copied here. Exit status 1 where a
+test passes with Keras, does not with keepfit, and is not among the exceptions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+HERE = Path(__file__).parent
+SUITES = (
+    "trainers/trainer_test.py",
+    "trainers/epoch_iterator_test.py",
+    "trainers/compile_utils_test.py",
+    "trainers/data_adapters",
+    "callbacks",
+    "models/model_test.py",
+    "models/sequential_test.py",
+    "models/functional_test.py",
+    "distillation/distiller_test.py",
+    "optimizers/optimizer_test.py",
+    "optimizers/schedules/learning_rate_schedule_test.py",
+    "metrics/metric_test.py",
+    "layers/layer_test.py",
+    "saving/saving_lib_test.py",
+)
+SAMPLE = (
+    "callbacks/early_stopping_test.py",
+    "callbacks/reduce_lr_on_plateau_test.py",
+    "callbacks/lambda_callback_test.py",
+)
+BACKENDS = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
+
+
+def outcomes(backend: str, suites: tuple[str, ...], *, with_keepfit: bool) -> dict[str, str]:
+    """Return test -> ``"passed"``, ``"failed"`` or ``"skipped"``, in a process of its own."""
+    found = importlib.util.find_spec("keras")
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).parent / "src"
+    with tempfile.TemporaryDirectory() as place:
+        report, settings = Path(place) / "report.xml", Path(place) / "pytest.ini"
+        settings.write_text("[pytest]\npython_files = *_test.py\n")
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(settings), "--rootdir", place]
+        command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={report}", f"--basetemp={place}/tmp"]
+        command += ["--continue-on-collection-errors", "-p", "tests.conformance.harness"]
+        command += ["-p", "tests.conformance.plugin"] if with_keepfit else []
+        command += [str(path) for suite in suites if (path := source / suite).exists()]
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(command, env=environment, cwd=place, check=False, stdout=subprocess.DEVNULL, stderr=None)
+        cases = ElementTree.parse(report).iter("testcase")
+        return {_name(case, source): _outcome(case) for case in cases}
+
+
+def exceptions(backend: str) -> dict[str, str]:
+    """Return test -> reason for those that keepfit does not pass on purpose."""
+    listed = tomllib.loads((HERE / "exceptions.toml").read_text())
+    return {test: reason for group in ("all", backend) for test, reason in listed.get(group, {}).items()}
+
+
+def compare(backend: str, suites: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Return a line of the table, and what went wrong."""
+    theirs = outcomes(backend, suites, with_keepfit=False)
+    ours = outcomes(backend, suites, with_keepfit=True)
+    excused = exceptions(backend)
+    passed = [test for test, outcome in theirs.items() if outcome == "passed"]
+    lost = [test for test in passed if ours.get(test) != "passed"]
+    wrong = [test for test in lost if test.partition("[")[0] not in excused]
+    kept = len(passed) - len(lost)
+    share = 100 * kept / max(len(passed), 1)
+    line = f"{backend:<12} {len(theirs):>6} {len(passed):>8} {kept:>8} {len(lost) - len(wrong):>9} {len(wrong):>7} {share:>7.1f} %"
+    return line, wrong
+
+
+def main() -> int:
+    """Print the table and the tests that were lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=BACKENDS, action="append")
+    parser.add_argument("--sample", action="store_true", help="a few suites only")
+    parser.add_argument("suites", nargs="*", help="files or folders under keras/src; by default all that matter")
+    given = parser.parse_args()
+    suites = tuple(given.suites) or (SAMPLE if given.sample else SUITES)
+    print(f"{'backend':<12} {'tests':>6} {'Keras':>8} {'keepfit':>8} {'excepted':>9} {'lost':>7} {'share':>9}")
+    all_wrong = []
+    for backend in given.backend or [name for name in BACKENDS if importlib.util.find_spec(BACKENDS[name])]:
+        line, wrong = compare(backend, suites)
+        print(line, flush=True)
+        for test in wrong:
+            print(f"  lost: {test}", flush=True)
+        all_wrong += wrong
+    return 1 if all_wrong else 0
+
+
+def _name(case: ElementTree.Element, source: Path) -> str:
+    # Outside of the root folder pytest gives a class no module: its file is what tells tests apart.
+    return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    return "skipped" if case.find("skipped") is not None else "passed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
