@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.models import make
 def appended(directory: Path, *fits: dict[str, Any]) -> list[Any]:
     """Return epochs, state and position after each fit of one process."""
     found: list[Any] = []
-    with process(directory, "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(directory, mode="append") as (model, x, y):
         for fit in fits:
             history = model.fit(x, y, **{**SHORT, **fit})
             found.append((history.epoch, state_bits(model), model.run.position))
@@ -44,7 +45,7 @@ def test_numbers_start_after_the_last_finished_fit(tmp_path: Path) -> None:
 def test_position_stands_at_the_end(tmp_path: Path) -> None:
     """A new process stands after everything that is finished, with the model in that state."""
     ((_, end, position),) = appended(tmp_path / "run", {})
-    with process(tmp_path / "run", "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(tmp_path / "run", mode="append") as (model, x, y):
         assert model.run.position == position
         assert len(model.run.history) == 1
         assert model.run.load() == 1
@@ -52,17 +53,17 @@ def test_position_stands_at_the_end(tmp_path: Path) -> None:
         assert differing(optimizerless, {name: end[name] for name in optimizerless}) == []
         again = model.evaluate(x, y, verbose=0)
         assert differing(state_bits(model), end) == []
-    with process(tmp_path / "run", "dropout_batch_norm") as (model, x, y):
+    with process(tmp_path / "run") as (model, x, y):
         model.fit(x, y, **SHORT)
         assert model.evaluate(x, y, verbose=0) == again
 
 
 def test_run_that_replayed_can_be_appended_to(tmp_path: Path) -> None:
     """The mode belongs to a process, not to the folder."""
-    with process(tmp_path / "run", "dropout_batch_norm") as (model, x, y):
+    with process(tmp_path / "run") as (model, x, y):
         model.fit(x, y, **SHORT)
     assert appended(tmp_path / "run", {})[0][0] == [2, 3]
-    with process(tmp_path / "run", "dropout_batch_norm") as (model, x, y):
+    with process(tmp_path / "run") as (model, x, y):
         assert [model.fit(x, y, **SHORT).epoch for _ in range(2)] == [[0, 1], [2, 3]]
         assert len(model.run.recorder.epochs) == 4
 
@@ -71,10 +72,10 @@ def test_run_that_replayed_can_be_appended_to(tmp_path: Path) -> None:
 def test_interrupted_fit_goes_on(name: str | None, tmp_path: Path) -> None:
     """The same call in a new process goes on inside the fit that was interrupted, to the same bits."""
     arguments = {**SHORT, "epochs": 3, "name": name}
-    with process(tmp_path / "run", "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(tmp_path / "run", mode="append") as (model, x, y):
         model.fit(x, y, **SHORT)
         interrupt(model, x, y, epoch=3, **arguments)
-    with process(tmp_path / "run", "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(tmp_path / "run", mode="append") as (model, x, y):
         assert model.run.position.fit == 1
         history = model.fit(x, y, callbacks=[Interrupt(3, armed=False)], **arguments)
         assert history.epoch == [2, 3, 4]
@@ -97,6 +98,22 @@ def test_other_fit_after_an_interrupted_one_closes_it(tmp_path: Path) -> None:
         assert numbers(model.run) == {1: "finished", 2: "closed", 3: "finished"}
         epochs = [(epoch.fit, epoch.epoch) for epoch in model.run.recorder.epochs]
         assert [epoch for _, epoch in epochs] == list(range(len(epochs)))
+
+
+@pytest.mark.xfail(strict=True, reason="an open fit is resumed though later ones are finished, and their epochs go")
+def test_replay_never_trains_before_fits_that_are_finished(tmp_path: Path) -> None:
+    """A fit that others came after is not gone on with: what they recorded stays."""
+    arguments = {**SHORT, "epochs": 3}
+    with process(tmp_path / "run", mode="append") as (model, x, y):
+        interrupt(model, x, y, epoch=0, **arguments)
+    with process(tmp_path / "run", mode="append") as (model, x, y):
+        model.fit(x[:50], y[:50], **SHORT)
+        last = max(numbers(model.run))
+        assert len(model.run.recorder.epochs.of(last)) == 2
+    with process(tmp_path / "run") as (model, x, y):
+        with contextlib.suppress(RecipeChanged):
+            model.fit(x, y, callbacks=[Interrupt(0, armed=False)], **arguments)
+        assert len(model.run.recorder.epochs.of(last)) == 2
 
 
 def test_name_that_the_journal_has_trains_nothing(tmp_path: Path) -> None:
@@ -128,7 +145,7 @@ def test_earlier_name_leaves_the_run_at_its_end(tmp_path: Path) -> None:
 def test_name_with_another_recipe_raises(tmp_path: Path) -> None:
     """A month is not silently another month's data."""
     appended(tmp_path / "run", {"name": "october"}, {"name": "november"})
-    with process(tmp_path / "run", "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(tmp_path / "run", mode="append") as (model, x, y):
         with pytest.raises(RecipeChanged, match=r'Fit 1 \("october"\) .*\n.*data: '):
             model.fit(x[:50], y[:50], name="october", **SHORT)
         assert model.run.position.fit == 2
@@ -139,14 +156,14 @@ def test_train_on_batch_is_kept(tmp_path: Path) -> None:
     """Single batches count in the position and are there in a new process, before the first fit and after one."""
     for fits in (0, 1):
         directory = tmp_path / str(fits)
-        with process(directory, "dropout_batch_norm", mode="append") as (model, x, y):
+        with process(directory, mode="append") as (model, x, y):
             for _ in range(fits):
                 model.fit(x, y, **SHORT)
             for _ in range(2):
                 model.train_on_batch(x[:10], y[:10])
             end, position = state_bits(model), model.run.position
         assert (position.step, position.samples, position.epoch) == (10 * fits + 2, 140 * fits + 20, 2 * fits)
-        with process(directory, "dropout_batch_norm", mode="append") as (model, x, y):
+        with process(directory, mode="append") as (model, x, y):
             assert model.run.position == position
             model.evaluate(x, y, verbose=0)
             assert differing(end, state_bits(model)) == []
@@ -213,7 +230,7 @@ def test_data_that_shrank_is_not_pointed_to_append(tmp_path: Path) -> None:
 def test_weights_set_by_hand_begin_a_new_phase(tmp_path: Path) -> None:
     """What a process sets before it appends is part of the new fit, and is never refused."""
     appended(tmp_path / "run", {})
-    with process(tmp_path / "run", "dropout_batch_norm", mode="append") as (model, x, y):
+    with process(tmp_path / "run", mode="append") as (model, x, y):
         model.layers[0].set_weights([np.ones((6, 8)), np.zeros(8)])
         with pytest.warns(KeepfitWarning, match="Fit 2 is a new phase: 2 variables were set by hand"):
             model.fit(x, y, **SHORT)

@@ -133,10 +133,10 @@ def test_loaded_state_is_kept(tmp_path: Path) -> None:
 
 def test_fork_goes_its_own_way_from_a_fit(tmp_path: Path) -> None:
     """The fork's next fit is what the run's own next fit would have been; the run stays as it was."""
-    control, x, y = attached(tmp_path / "control", "dropout_batch_norm")
+    control, x, y = attached(tmp_path / "control")
     histories = [control.fit(x, y, **SHORT) for _ in range(3)]
     control.run.close()
-    model, x, y = attached(tmp_path / "run", "dropout_batch_norm")
+    model, x, y = attached(tmp_path / "run")
     for _ in range(2):
         model.fit(x, y, **SHORT)
     run = model.run
@@ -149,7 +149,7 @@ def test_fork_goes_its_own_way_from_a_fit(tmp_path: Path) -> None:
     with pytest.raises(RunClosed, match="fork"):
         run.fit(x, y, **SHORT)
     fork.close()
-    with process(tmp_path / "run", "dropout_batch_norm") as (model, x, y):
+    with process(tmp_path / "run") as (model, x, y):
         assert numbers(model.run) == dict.fromkeys((1, 2), "finished")
 
 
@@ -189,10 +189,10 @@ def test_fork_is_made_once_and_opened_after_that(at: int | None, tmp_path: Path)
 @pytest.mark.xfail(strict=True, reason="an optimizer that is built later than the state is restored stays empty")
 def test_fork_with_a_model_of_its_own_keeps_the_run_open(tmp_path: Path) -> None:
     """Both go on beside each other, and the fork's model has the whole state, its optimizer's too."""
-    model, x, y = attached(tmp_path / "run", "dropout_batch_norm")
+    model, x, y = attached(tmp_path / "run")
     model.fit(x, y, **SHORT)
     end = state_bits(model)
-    other, _, _ = built("dropout_batch_norm")
+    other, _, _ = built()
     with model.run.fork(tmp_path / "fork", model=other) as fork:
         other_history = fork.fit(x, y, **SHORT)
         assert differing(end, state_bits(model)) == []
@@ -283,7 +283,7 @@ def test_run_that_was_opened_over_can_still_be_closed(tmp_path: Path) -> None:
 @pytest.mark.xfail(strict=True, reason=LATER_THAN_THE_START)
 def test_folder_opened_again_with_the_same_model_counts_from_1(tmp_path: Path) -> None:
     """With Run, the same model begins at the recorded start again."""
-    model, x, y = make("dropout_batch_norm")
+    model, x, y = make("plain_dense")
     first = keepfit.Run(model, tmp_path / "run")
     start = state_bits(model)
     first.fit(x, y, **SHORT)

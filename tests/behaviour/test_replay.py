@@ -268,7 +268,7 @@ def test_other_recipe_after_ctrl_c_begins_another_fit(change: dict[str, Any], tm
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five fits of which the results of the last two are kept."""
     directory = tmp_path_factory.mktemp("thinned") / "run"
-    with process(directory, "dropout_batch_norm", keep=2, checkpoint_share="each") as (model, x, y):
+    with process(directory, keep=2, checkpoint_share="each") as (model, x, y):
         for _ in range(5):
             model.fit(x, y, **SHORT)
             # Falling losses: the best fit is among the last, so that nothing keeps an earlier one.
@@ -279,7 +279,7 @@ def thinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_replay_over_thinned_fits_says_so_once(thinned: Path, tmp_path: Path) -> None:
     """The model keeps the state it has, history and position are right, and one notice names the nearest kept fit."""
-    model, x, y = attached(copied(thinned, tmp_path / "run"), "dropout_batch_norm", keep=2)
+    model, x, y = attached(copied(thinned, tmp_path / "run"), keep=2)
     before = state_bits(model)
     with pytest.warns(KeepfitWarning, match="thinned out.* 4") as caught:
         epochs = [model.fit(x, y, **SHORT).epoch for _ in range(3)]
@@ -294,7 +294,7 @@ def test_replay_over_thinned_fits_says_so_once(thinned: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "train_on_batch", "save", "get_weights", "load"])
 def test_reading_a_thinned_state_raises(verb: str, thinned: Path, tmp_path: Path) -> None:
     """Nothing that depends on the state is answered while the model does not hold it, and again when it does."""
-    model, x, y = attached(copied(thinned, tmp_path / "run"), "dropout_batch_norm", keep=2)
+    model, x, y = attached(copied(thinned, tmp_path / "run"), keep=2)
     read = {
         "evaluate": lambda: model.evaluate(x, y, verbose=0),
         "predict": lambda: model.predict(x, verbose=0),
@@ -325,7 +325,7 @@ def test_newest_fit_goes_on_over_thinned_ones(way: str, thinned: Path, tmp_path:
     """Whatever was thinned out before it, the newest fit goes on, in the bits of a run without a second process."""
     directory = copied(thinned, tmp_path / "run")
     if way == "after a kill":
-        with process(directory, "dropout_batch_norm", keep=2) as (model, x, y):
+        with process(directory, keep=2) as (model, x, y):
             for _ in range(5):
                 model.fit(x, y, **SHORT)
             interrupt(model, x, y, epoch=10, **SHORT)
@@ -333,10 +333,10 @@ def test_newest_fit_goes_on_over_thinned_ones(way: str, thinned: Path, tmp_path:
     if way == "after a kill":
         last["callbacks"] = [Interrupt(10, armed=False)]
     fits = [SHORT] * (4 if way == "more epochs" else 5) + [last]
-    with process(directory, "dropout_batch_norm", keep=2) as (model, x, y):
+    with process(directory, keep=2) as (model, x, y):
         for arguments in fits:
             model.fit(x, y, **arguments)
-    state, _ = whole("dropout_batch_norm", *(fit["epochs"] for fit in fits))
+    state, _ = whole("plain_dense", *(fit["epochs"] for fit in fits))
     assert differing(state, state_bits(model)) == []
 
 
