@@ -76,6 +76,13 @@ def build(model: Any, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def build_optimizer(model: Any) -> None:
+    """Create the variables of a built model's optimizer, so that they are part of its state from the beginning."""
+    optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.Optimizer) and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+
+
 def call_symbolically(model: Any, batch: Any) -> None:
     """Create the variables of an unbuilt model by calling it on a batch without targets."""
     x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -109,6 +109,7 @@ def train_on_batch(
         sample_weight = class_weighted(y, class_weight)
     batch, block = _one_block(x, y, sample_weight)
     run.ready(batch)
+    run.seat_optimizer()
     run.engine.prepare(batch, plan=run.plan)
     run.model.reset_metrics()
     outcome = run.engine.train(block)
@@ -118,9 +119,7 @@ def train_on_batch(
     return logs if return_dict else _keras.flat_logs(run.model, logs)
 
 
-def test_on_batch(
-    run: Run, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
-) -> Any:
+def test_on_batch(run: Run, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
     """Evaluate one batch; see ``keras.Model.test_on_batch``."""
     _check_compiled(run.model, "test_on_batch")
     batch, block = _one_block(x, y, sample_weight)
@@ -150,6 +149,7 @@ def _one_block(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Block]:
 def _count_batch(run: Run, batch: Any) -> None:
     """Count a batch; in an appending run it is kept, as a further state at the end of the last fit."""
     place = run.place
+    place.ends.batches += 1
     place.position = replace(
         place.position, step=place.position.step + 1, samples=place.position.samples + batch_samples(batch)
     )
@@ -162,7 +162,7 @@ def _count_batch(run: Run, batch: Any) -> None:
         )
         return
     last = place.ends
-    state = {**last.result.state, "position": place.position.to_json()}
+    state = {**last.result.state, "position": place.position.to_json(), "batches": last.batches}
     snapshot = Snapshot({**last.result.tensors, **run.engine.variables.values()}, state)
     run.recorder.checkpoint(
         kind="end" if last.record is not None else "start",

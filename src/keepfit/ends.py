@@ -27,12 +27,14 @@ class Ends:
         result: After EMA was written into the weights and ``on_train_end`` ran.
         resume: Before.
         values: Name -> the array its variable held when the fit ended, to see what a user sets by hand.
+        batches: Single batches that were trained since.
     """
 
     record: FitRecord | None
     result: Snapshot
     resume: Snapshot
     values: dict[str, Any] = field(default_factory=dict)
+    batches: int = 0
 
     def release(self) -> None:
         """Let go of the arrays: the next fit has begun, and would have to copy what is held here."""
@@ -118,6 +120,8 @@ def phase_of(
     ):
         if before.get(fact) != facts.get(fact):
             return "new", f"{word} changed"
+    if ends.batches:
+        return "new", f"{ends.batches} single batches were trained since fit {last.number}"
     if changed:
         first = next(iter(changed))
         return "new", f"{len(changed)} variables were set by hand ({first} among them)"

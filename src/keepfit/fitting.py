@@ -27,10 +27,10 @@ from keepfit.journal import FitRecord
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
 from keepfit.place import Decision, OpenFit, decide
 from keepfit.placing import bring, cursor_at
-from keepfit.recipe import Recipe, learning_rate_config, recipe_changed
+from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
 from keepfit.snapshot import Snapshot, parted
-from keepfit.standing import close_interrupted, restore, stand_at
+from keepfit.standing import close_interrupted, close_left_open, restore, stand_at
 from keepfit.task import describe_difference, feed_facts, recipe_of, task_facts
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class FitCall:
         self.place = run.place
         self.model = run.model
         self.recorder = run.recorder
+        self._recipe: Recipe | None = None
 
     def perform(self) -> Any:
         """Do what the call means.
@@ -62,6 +63,12 @@ class FitCall:
         decision = self._decide()
         if decision.kind == "changed":
             decision = self._branch(decision)
+        self.run.seat_optimizer()
+        self.variables = self.run.engine.variables
+        if decision.left_open is not None:
+            closed = close_left_open(self.run, decision.left_open)
+            decision = Decision("new", decision.number if closed else decision.left_open.number)
+            self._recipe = None
         for path, pair in decision.comparison.warns.items():
             self.run.notice(
                 f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair}
@@ -117,7 +124,7 @@ class FitCall:
             self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
         )
         self.variables = self.run.engine.variables
-        self._recipe: Recipe | None = None
+        self._recipe = None
 
     @property
     def recipe(self) -> Recipe:
@@ -148,14 +155,11 @@ class FitCall:
             return Decision("new", number)
         asked = self.recipe
         touched = set_by_hand(self.variables, left.values) or learning_rate_config(self.model.optimizer) != left.rate
-        strict = {
-            **asked.strict,
-            "start": left.recipe.strict["start"],
-            "learning_rate": left.recipe.strict["learning_rate"],
-        }
-        same = replace(asked, strict=strict, warned=left.recipe.warned) == left.recipe
-        if same and not touched:
-            return Decision("resume", number, left.record)
+        before = left.recipe
+        strict = {**asked.strict, **{name: before.strict[name] for name in ("start", "learning_rate")}}
+        same = replace(asked, strict=strict, warned=before.warned, epochs=before.epochs) == before
+        if same and not touched and asked.epochs >= before.epochs:
+            return Decision("resume", number, left.record, Comparison(more_epochs=asked.epochs > before.epochs))
         close_interrupted(self.run, left)
         self._recipe = None
         return Decision("new", self.place.fits + 1)
@@ -189,7 +193,9 @@ class FitCall:
         record = decision.record
         assert record is not None
         progress = progress_of(self.request, record, steps=self.steps)
-        restored = stand_at(self.run, record.number)
+        # A name that is looked up in an appending run leaves the model and the position at the run's end.
+        looked_up = self.run.mode == "append" and record.number != self.place.fits
+        restored = None if looked_up else stand_at(self.run, record.number)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         if restored is not None:
             memory = CallbackMemory(callbacks.callbacks)
@@ -218,7 +224,7 @@ class FitCall:
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
         if phase == "new":
-            self.run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase")
+            self.run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase", fit=number)
         record = FitRecord(
             number=number,
             name=self.request.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepfit import live
 from keepfit.errors import InvalidArgument, NotARun, StateNotKept
-from keepfit.journal import CheckpointRecord
+from keepfit.journal import CheckpointRecord, Reader
 from keepfit.recorder import DiskRecorder
 from keepfit.snapshot import parted
 from keepfit.standing import kept, restore
@@ -28,6 +28,7 @@ def load(run: Run, fit: int | None, *, best: str | None) -> int:
     restore(run, result)
     run.recorder.pin(checkpoint.id)
     run.recorder.event("notice", f"The result of fit {checkpoint.fit} was loaded.", fit=checkpoint.fit)
+    # What the fits before it ended with may still be unknown, and with it what was set by hand.
     run.place.missing = None
     return checkpoint.fit
 
@@ -49,7 +50,9 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
     if not directory.exists() or not any(directory.iterdir()):
         _make_fork(run, directory, number, lineage)
-    settings = {name: getattr(run.settings, name) for name in ("on_change", "plan", "checkpoint_share", "keep")}
+    else:
+        _check_lineage(run, directory, lineage)
+    settings = {name: getattr(run.settings, name) for name in ("mode", "on_change", "plan", "checkpoint_share", "keep")}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
     target = run.model if taken else model
@@ -57,16 +60,20 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
         run.close()
         run.closed = f"its model went to the fork {directory}"
     forked = type(run)(target, directory, **settings)
-    found = forked.recorder.meta.get("lineage") or {}
-    if found.get("at") != number or found.get("run") != lineage["run"]:
-        forked.close()
-        raise NotARun(
-            f"{directory} is a run, but not the fork of {run.directory} after fit {number}. Nothing was changed. "
-            "Choose another folder."
-        )
     if attached:
         live.bind(forked)
     return forked
+
+
+def _check_lineage(run: Run, directory: Path, lineage: dict[str, Any]) -> None:
+    """Raise `NotARun` where a folder holds something else than this fork."""
+    with Reader.open(directory) as reader:
+        found = reader.meta().get("lineage") or {}
+    if any(found.get(name) != lineage[name] for name in ("at", "run")):
+        raise NotARun(
+            f"{directory} is a run, but not the fork of {run.directory} after fit {lineage['at']}. "
+            "Nothing was changed. Choose another folder."
+        )
 
 
 def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) -> None:

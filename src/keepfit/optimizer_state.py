@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keepfit import _keras, held
 from keepfit.errors import InvalidArgument
 from keepfit.state import variables_of
@@ -15,6 +17,11 @@ _PREFIX = "optimizer/"
 def optimizer_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that belong to ``model.optimizer``, by structural name."""
     return {name: value for name, value in values.items() if name.startswith(_PREFIX)}
+
+
+def has_trained(values: Mapping[str, Any]) -> bool:
+    """Return whether an optimizer with these values has made a step."""
+    return any(int(np.asarray(value)) > 0 for name, value in values.items() if name.endswith("/iterations"))
 
 
 def reseat(model: Any, before: Mapping[str, Any]) -> bool:

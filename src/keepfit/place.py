@@ -42,6 +42,7 @@ class Place:
         ends: What the last of them left.
         open: The fit that was interrupted in this process, if it was.
         missing: The fit whose result should be in the model but was thinned out, if any.
+        unsure: Whether `ends` are those of an earlier fit, so that they do not tell what was set by hand.
     """
 
     fits: int = 0
@@ -49,6 +50,7 @@ class Place:
     ends: Ends = field(default_factory=lambda: Ends(None, Snapshot(), Snapshot()))
     open: OpenFit | None = None
     missing: int | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Decision:
         number: Number of the fit.
         record: Its record, where the journal has one.
         comparison: How its recipe differs from the one given now.
+        left_open: An interrupted fit of an earlier process that is to be closed first.
     """
 
     kind: str
     number: int
     record: FitRecord | None = None
     comparison: Comparison = field(default_factory=Comparison)
+    left_open: FitRecord | None = None
 
 
 def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, describe: Any = None) -> Decision:
@@ -88,11 +92,11 @@ def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, descr
         last = fits.get(number - 1)
         if last is not None and last.status == "open":
             found = _against(last, recipe, fits, describe, relaxed=True)
-            return found if found.kind == "resume" else Decision("new", number)
+            return found if found.kind == "resume" else Decision("new", number, left_open=last)
     record = fits.get(number)
     if record is None:
         return Decision("new", number)
-    return _against(record, recipe, fits, describe, relaxed=place.missing is not None)
+    return _against(record, recipe, fits, describe, relaxed=place.unsure)
 
 
 def _against(record: FitRecord, recipe: Recipe, fits: Any, describe: Any, *, relaxed: bool) -> Decision:
@@ -106,7 +110,7 @@ def _against(record: FitRecord, recipe: Recipe, fits: Any, describe: Any, *, rel
     number = record.number
     if not comparison.same:
         return Decision("changed", number, record, comparison)
-    if record.status == "open":
+    if record.status == "open" and number == max(fits):
         return Decision("resume", number, record, comparison)
     if comparison.more_epochs and record.status == "finished":
         if number < max(fits):

@@ -13,7 +13,7 @@ from keepfit.engine import make_engine
 from keepfit.errors import InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
-from keepfit.optimizer_state import carry, optimizer_values, reseat
+from keepfit.optimizer_state import carry, has_trained, optimizer_values, reseat
 from keepfit.pace import Pace
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
@@ -94,7 +94,8 @@ class Run:
         self.closed: str | None = None
         self._said: set[str] = set()
         self.is_ready = False
-        self._optimizer: Any = None
+        self.optimizer: Any = None
+        self.pending: dict[str, Any] = {}
         self._debts: dict[int, tuple[Any, Snapshot]] = {}
         live.check_free(self)
         # What can fail without a folder comes before there is one.
@@ -248,7 +249,7 @@ class Run:
         return History(
             fits,
             epochs,
-            self.recorder.events,
+            [event for event in self.recorder.events if event.fit is None or event.fit <= self._reached()],
             closed=self.recorder.closed_fits,
             lineage=Lineage.from_json(found) if found else None,
             directory=self.directory,
@@ -333,18 +334,29 @@ class Run:
             batch: What the model will be trained on.
             fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
         """
-        known = getattr(self.engine, "variables", None)
-        before = optimizer_values(known.values()) if known is not None else {}
-        last, self._optimizer = self._optimizer, self.model.optimizer
-        if last is self.model.optimizer and reseat(self.model, before):
-            self.notice(
-                "Other layers train than before: what keeps training keeps its optimizer state, the rest begins fresh."
-            )
+        last = self.optimizer
+        before = optimizer_values(self.engine.variables.values()) if last is not None else {}
         self.engine.build(batch)
-        if last is not None and last is not self.model.optimizer and before:
-            self._carry_optimizer(last, before, fresh=fresh_optimizer)
+        if self.pending:
+            waiting, self.pending = self.pending, {}
+            self.engine.variables.assign(waiting, skip=lambda name: name not in waiting)
         if not self.is_ready:
             settle_start(self)
+        elif last is not self.model.optimizer:
+            self.optimizer = self.model.optimizer
+            if has_trained(before):
+                self._carry_optimizer(last, before, fresh=fresh_optimizer)
+
+    def seat_optimizer(self) -> None:
+        """Let the optimizer serve the layers that train now; only what is going to train needs that."""
+        before = optimizer_values(self.engine.variables.values())
+        if reseat(self.model, before):
+            self.engine.refresh()
+            if has_trained(before):
+                self.notice(
+                    "Other layers train than before: what keeps training keeps its optimizer state, "
+                    "the rest begins fresh."
+                )
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""

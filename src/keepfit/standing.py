@@ -10,15 +10,22 @@ from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import StateNotKept
 from keepfit.place import OpenFit, Place
+from keepfit.recipe import Recipe
 from keepfit.snapshot import Snapshot, parted
 
 if TYPE_CHECKING:
+    from keepfit.journal import FitRecord
     from keepfit.run import Run
 
 
 def restore(run: Run, snapshot: Snapshot) -> None:
     """Put variables and global generators as a snapshot has them."""
-    missing = run.engine.variables.assign(snapshot.variables())
+    variables, values = run.engine.variables, snapshot.variables()
+    # Compiled metrics get their variables with the first batch; what was kept of them waits for it.
+    run.pending = {name: value for name, value in values.items() if name not in set(variables.names)}
+    if any(name.startswith("metrics/") and name not in values for name in variables.names):
+        run.model.reset_metrics()
+    missing = [name for name in variables.assign(values) if not name.startswith("metrics/")]
     if missing:
         run.notice(
             f"{len(missing)} variables have no value in the kept state and stay as they are, {missing[0]} among them."
@@ -54,17 +61,24 @@ def stand_at(run: Run, fit: int, *, must: bool = False) -> Snapshot | None:
         position=checkpoint.position,
         # The arrays in the variables stand for the result's from now on, so that a change by hand shows.
         ends=Ends(
-            record, Snapshot({**result.tensors, **values}, result.state), _relinked(resume, result, values), values
+            record,
+            Snapshot({**result.tensors, **values}, result.state),
+            _relinked(resume, result, values),
+            values,
+            batches=result.state.get("batches", 0),
         ),
         missing=None,
+        unsure=False,
     )
     return result
 
 
 def _stand_without_state(run: Run, fit: int) -> None:
+    nearest = min((c.fit for c in run.recorder.checkpoints if c.kind == "end" and c.fit > fit), default=None)
+    then = "" if nearest is None else f" until fit {nearest}"
     run.say_once(
         "state not kept",
-        f"The results of earlier fits were thinned out. {kept(run)} The model keeps the state it has.",
+        f"The results of earlier fits were thinned out. {kept(run)} The model keeps the state it has{then}.",
     )
     record = run.recorder.fits[fit]
     last = run.recorder.epochs.of(fit)
@@ -73,7 +87,7 @@ def _stand_without_state(run: Run, fit: int) -> None:
         if last
         else Position(fit, record.first_epoch, record.first_step, record.first_samples)
     )
-    _move(run.place, fits=fit, position=position, missing=fit)
+    _move(run.place, fits=fit, position=position, missing=fit, unsure=True)
 
 
 def close_interrupted(run: Run, left: OpenFit) -> None:
@@ -94,6 +108,24 @@ def close_interrupted(run: Run, left: OpenFit) -> None:
     run.place.position = position
     run.place.open = None
     run.place.ends = Ends(record, snapshot, snapshot, left.values)
+
+
+def close_left_open(run: Run, record: FitRecord) -> bool:
+    """Close a fit that an earlier process left open, as its newest checkpoint has it.
+
+    Returns:
+        Whether there was anything of it; where not, its number is free.
+    """
+    checkpoint = run.recorder.newest(fit=record.number)
+    if checkpoint is None:
+        return False
+    snapshot = parted(*run.recorder.load(checkpoint))[1]
+    restore(run, snapshot)
+    left = OpenFit(record, snapshot, Recipe.from_json(record.recipe), None, run.engine.variables.values())
+    close_interrupted(run, left)
+    message = f"Fit {record.number} was interrupted in an earlier process and is closed as it stands."
+    run.notice(message, fit=record.number)
+    return True
 
 
 def kept(run: Run) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keepfit import held, randomness
+from keepfit import _keras, held, randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import InvalidArgument, OtherModel
@@ -48,9 +48,9 @@ def settle_seed(run: Run, seed: int | None) -> int:
 
 def settle_start(run: Run) -> None:
     """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
-    variables = getattr(run.engine, "variables", None)
-    if variables is None:
-        variables = run.engine.variables = variables_of(run.model)
+    _keras.build_optimizer(run.model)
+    run.optimizer = run.model.optimizer
+    variables = run.engine.variables = variables_of(run.model)
     signature = variables.signature()
     recorded = run.recorder.meta.get("model")
     if recorded is not None:
@@ -67,7 +67,7 @@ def settle_start(run: Run) -> None:
     before = {name: np.asarray(value) for name, value in variables.values().items() if name.startswith("model/")}
     rate = {name: value for name, value in variables.values().items() if name.endswith("/learning_rate")}
     stand_at(run, run.place.fits, must=True)
-    if run.mode == "replay" and run.place.fits == 0:
+    if run.mode == "replay" and run.place.fits == 0 and not run.recorder.meta.get("lineage"):
         # The rate is a setting of the script's; a changed one must show in the recipe.
         variables.assign(rate, skip=lambda name: name not in rate)
         if any(

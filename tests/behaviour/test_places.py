@@ -52,10 +52,6 @@ def test_load_brings_back_a_kept_state(directory: str | None, tmp_path: Path) ->
         assert model.run.learning_rate == pytest.approx([1e-2, 1e-2, 3.0][number - 1])
 
 
-LATER_THAN_THE_START = "checkpoint 0 is older than the optimizer's variables, which stay as they are"
-
-
-@pytest.mark.xfail(strict=True, reason=LATER_THAN_THE_START)
 @pytest.mark.filterwarnings("ignore:.*have no value in the kept state")
 def test_load_of_the_start_brings_back_a_fresh_optimizer() -> None:
     """Before fit 1 the optimizer had no moments, though its variables were not made yet."""
@@ -173,9 +169,7 @@ def forking(directory: Path, *, at: int | None = None) -> tuple[Any, ...]:
     return seen
 
 
-@pytest.mark.parametrize(
-    "at", [None, 1, pytest.param(0, marks=pytest.mark.xfail(strict=True, reason=LATER_THAN_THE_START))]
-)
+@pytest.mark.parametrize("at", [None, 1, 0])
 def test_fork_is_made_once_and_opened_after_that(at: int | None, tmp_path: Path) -> None:
     """The same script again opens the fork and replays it."""
     first, second = (forking(tmp_path, at=at) for _ in range(2))
@@ -186,7 +180,6 @@ def test_fork_is_made_once_and_opened_after_that(at: int | None, tmp_path: Path)
     assert first[1].epoch == 2 * (2 if at is None else at)
 
 
-@pytest.mark.xfail(strict=True, reason="an optimizer that is built later than the state is restored stays empty")
 def test_fork_with_a_model_of_its_own_keeps_the_run_open(tmp_path: Path) -> None:
     """Both go on beside each other, and the fork's model has the whole state, its optimizer's too."""
     model, x, y = attached(tmp_path / "run")
@@ -225,7 +218,6 @@ def test_fork_at_a_fit_that_is_not_there_raises(at: int, tmp_path: Path) -> None
         model.fit(x, y, **SHORT)
 
 
-@pytest.mark.xfail(strict=True, reason="fork() closes the run before it knows whether the folder can be taken")
 @pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
 @pytest.mark.parametrize("what", ["another run", "another fork", "something else"])
 def test_fork_into_a_folder_of_something_else_changes_nothing(what: str, tmp_path: Path) -> None:
@@ -280,7 +272,6 @@ def test_run_that_was_opened_over_can_still_be_closed(tmp_path: Path) -> None:
     assert second.fit(x, y, **SHORT).epoch == [0, 1]
 
 
-@pytest.mark.xfail(strict=True, reason=LATER_THAN_THE_START)
 def test_folder_opened_again_with_the_same_model_counts_from_1(tmp_path: Path) -> None:
     """With Run, the same model begins at the recorded start again."""
     model, x, y = make("plain_dense")
@@ -296,10 +287,7 @@ def test_folder_opened_again_with_the_same_model_counts_from_1(tmp_path: Path) -
     assert differing(end, state_bits(model)) == []
 
 
-TWICE = pytest.mark.xfail(strict=True, reason="seed=None is compared with the seed that it stood for")
-
-
-@pytest.mark.parametrize("settings", [{}, {"keep": 10}, {"seed": 3}, pytest.param({"seed": None}, marks=TWICE)])
+@pytest.mark.parametrize("settings", [{}, {"keep": 10}, {"seed": 3}, {"seed": None}])
 def test_attaching_again_changes_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
     """The same model and the same folder: the run stays, at its place."""
     model, x, y = attached(tmp_path / "run", **settings)

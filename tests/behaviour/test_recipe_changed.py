@@ -190,13 +190,8 @@ def refused(recorded: Recorded, script: Script, directory: Path) -> RecipeChange
     return caught.value
 
 
-RESEATED = pytest.mark.xfail(strict=True, reason="the optimizer is fitted to the frozen layers before the error")
-
-
 @pytest.mark.filterwarnings("ignore:Other layers train")
-@pytest.mark.parametrize(
-    "thing", [pytest.param(thing, marks=RESEATED if thing == "trained variables" else ()) for thing in STRICT]
-)
+@pytest.mark.parametrize("thing", STRICT)
 def test_change_raises_and_changes_nothing(thing: str, plain: Recorded, tmp_path: Path) -> None:
     """The error names what differs, the journal stays as it was, and the right script replays after it."""
     script, path, told = STRICT[thing]

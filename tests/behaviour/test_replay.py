@@ -145,7 +145,6 @@ def test_load_knows_nothing_of_later_fits(tmp_path: Path) -> None:
             assert model.run.load(best="loss") == 2
 
 
-@pytest.mark.xfail(strict=True, reason="the history holds events of fits that the script has not called")
 def test_events_of_later_fits_are_not_in_the_history(tmp_path: Path) -> None:
     """What happened in fit 2 is no part of the history at fit 1."""
     with process(tmp_path / "run") as (model, x, y):
@@ -340,7 +339,6 @@ def test_newest_fit_goes_on_over_thinned_ones(way: str, thinned: Path, tmp_path:
     assert differing(state, state_bits(model)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="load() over thinned fits compares with the ends of an earlier one")
 @pytest.mark.filterwarnings("ignore:The results of earlier fits")
 def test_load_over_thinned_fits_replays(tmp_path: Path) -> None:
     """A script that goes back to a named fit replays, though the results in between were thinned out."""
