@@ -293,7 +293,7 @@ class FitCall:
         feed = Feed(
             self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
         )
-        approximate = self._bring_source(point, resumed=resumed)
+        approximate = [*run.engine.inexact(self.batch), *self._bring_source(point, resumed=resumed)]
         for text in approximate:
             run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
@@ -481,7 +481,7 @@ class FitCall:
         before = point.state.get("plan") or {}
         changed = [
             f"{name}: {before[name]} before, {record.plan.get(name)} now"
-            for name in ("backend", "plan", "device", "threads", "jax", "keras")
+            for name in ("backend", "plan", "device", "threads", "jax", "tensorflow", "keras")
             if name in before and before[name] != record.plan.get(name)
         ]
         if changed:

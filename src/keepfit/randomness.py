@@ -67,6 +67,17 @@ def keras_seed() -> int | None:
     return _keras.global_seed()
 
 
+def tensorflow_variables() -> list[Any]:
+    """Return TensorFlow's variables that `take` reads: those of the global generators."""
+    found = []
+    generator = _keras.global_seed_generator()
+    if generator is not None:
+        found.append(_keras.value(generator.state))
+    if (tensorflow := _imported("tensorflow")) is not None:
+        found.append(tensorflow.random.get_global_generator().state)
+    return found
+
+
 def _imported(name: str) -> Any:
     """Return a module that is imported whole already, else None."""
     module = sys.modules.get(name)

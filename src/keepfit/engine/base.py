@@ -94,6 +94,11 @@ class Engine(ABC):
     def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
         """Choose the plan for batches like this one; what is compiled already stays compiled."""
 
+    def inexact(self, batch: Any) -> list[str]:
+        """Return what a training step on batches like this one does that no checkpoint can hold, a sentence each."""
+        del batch
+        return []
+
     @abstractmethod
     def most_steps(self, batch: Any) -> int:
         """Return how many batches like this one a block may hold: a pure function of its shape and the plan."""
