@@ -43,8 +43,8 @@ class TensorFlowOutcome(Outcome):
         self.first_nonfinite()
 
     def logs(self) -> dict[str, Any]:
-        """Return the last step's logs."""
-        return {name: host_number(value) for name, value in self._logs.items()}
+        """Return the last step's logs, sorted by name as Keras's are."""
+        return {name: host_number(value) for name, value in sorted(self._logs.items())}
 
     def first_nonfinite(self) -> int | None:
         """Return the first step whose loss was NaN or infinite."""
