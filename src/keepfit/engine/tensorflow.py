@@ -17,9 +17,9 @@ import tensorflow as tf
 from keepfit import _keras, held, randomness
 from keepfit.engine import graph
 from keepfit.engine.base import Block, Engine, Outcome, Plan
-from keepfit.engine.host import host_number, owned, stacked_rows
+from keepfit.engine.host import host_number, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key
-from keepfit.engine.tensors import Spec, bytes_of, is_dense, leaves_of, tensor
+from keepfit.engine.tensors import Spec, bytes_of, is_dense, leaves_of, own_tensor, tensor
 from keepfit.errors import EngineError
 from keepfit.state import Variables, variables_of
 
@@ -225,7 +225,7 @@ class TensorFlowEngine(Engine):
     def _batches(self, block: Block) -> Iterator[Any]:
         if block.arrays is None:
             for batch in block.batches:
-                yield keras.tree.map_structure(lambda leaf: _tensor_or_none(owned(leaf)), batch)
+                yield keras.tree.map_structure(own_tensor, batch)
             return
         assert block.rows is not None
         stack = self._gathered(block, capacity=block.count)
@@ -236,7 +236,7 @@ class TensorFlowEngine(Engine):
         """Return a block's data with axes (step, sample, …), the step axis as long in every block of one kind."""
         if block.arrays is None:
             return keras.tree.map_structure(
-                lambda *leaves: None if leaves[0] is None else tensor(owned(np.stack(leaves))), *block.batches
+                lambda *leaves: None if leaves[0] is None else tensor(np.stack(leaves)), *block.batches
             )
         size, rows = block.samples, block.rows
         assert rows is not None

@@ -29,9 +29,18 @@ def tensor(array: Any) -> Any:
     return array if _is_tensor(array) else tf.convert_to_tensor(array)
 
 
+def own_tensor(leaf: Any) -> Any:
+    """Return a batch's leaf as a tensor that its source cannot write into; None stays None."""
+    if leaf is None:
+        return None
+    return tensor(owned(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.kind in _EXCHANGED else leaf)
+
+
 def is_dense(leaf: Any) -> bool:
     """Return whether a leaf of a batch is a dense array of numbers."""
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape") and not isinstance(leaf, _COMPOSITE)
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") or isinstance(leaf, _COMPOSITE):
+        return False
+    return leaf.dtype != tf.string and getattr(leaf.dtype, "kind", "f") not in "OSU"
 
 
 class Spec:

@@ -12,10 +12,10 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.trainers.epoch_iterator import EpochIterator
+from tests.bits import dense
 
 from keepfit.data import evaluation_source, training_source
 from keepfit.errors import InvalidArgument, InvalidData
-from tests.bits import dense
 
 ROWS = 11
 

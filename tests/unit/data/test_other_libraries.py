@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from tests.bits import dense
 
 from keepfit.data import describe_difference, evaluation_source, fingerprint, split_validation, training_source
-from tests.bits import dense
 
 ROWS = 11
 

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from tests.bits import dense
 
 from keepfit.data import BatchSource, IndexedSource, StreamSource, training_source
-from tests.bits import dense
 
 COUNT, SIZE, PASSES = 11, 4, 3
 
