@@ -341,7 +341,7 @@ def host_slicer(array: Any) -> Callable[[Any], Any]:
     if backend == "tensorflow" and _adapter_tools().is_jax_sparse(array):
         # Rows of a JAX one keep their number of stored values, which TensorFlow does not understand.
         array = _adapter_tools().jax_sparse_to_tf_sparse(array)
-    elif backend == "tensorflow" and getattr(array, "dtype", None) == object:
+    elif backend == "tensorflow" and getattr(getattr(array, "dtype", None), "kind", "") == "O":
         array = keras.ops.convert_to_tensor(array, dtype="string")
     # "tensorflow" as a target would convert the whole array; its slices are converted below instead.
     sliceable = _slicing().convert_to_sliceable(array, target_backend=None if backend == "tensorflow" else backend)

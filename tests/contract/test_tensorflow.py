@@ -1,4 +1,4 @@
-"""What only TensorFlow's engine can get wrong: steps that fail within a function, XLA, hidden generators, its tensors."""
+"""What only TensorFlow's engine can get wrong: steps that fail within, XLA, hidden generators, its tensors."""
 
 from __future__ import annotations
 
@@ -74,6 +74,26 @@ def test_a_block_counts_whole_or_not_at_all(plan: str) -> None:
     whole.train(block(x, y, 0, 2))
     whole.train(block(x, y, 2, 5))
     assert differing(state_bits(model), state_bits(unharmed)) == []
+
+
+def test_a_large_state_that_is_half_written_comes_back_from_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that is not held is lost by a step that fails; the run brings the model back, and goes on exactly."""
+    monkeypatch.setattr("keepfit.engine.tensorflow._HELD_BYTES", 0)
+    model, x, y = embedding()
+    bad = x.copy()
+    bad[45] = 77
+    given = {"batch_size": SIZE, "shuffle": False, "verbose": 0}
+    with keepfit.Run(model, plan="fused") as run:
+        run.fit(x, y, **given)
+        before = state_bits(model)
+        with pytest.raises(EngineError, match="half-written"), pytest.warns(KeepfitWarning, match="brought back"):
+            run.fit(bad, y, **given)
+        assert differing(state_bits(model), before) == []
+        run.fit(x, y, **given)
+    whole, x, y = embedding()
+    with keepfit.Run(whole, plan="fused") as run:
+        run.fit(x, y, epochs=2, **given)
+    assert differing(state_bits(model), state_bits(whole)) == []
 
 
 @pytest.mark.parametrize("name", ["plain_dense", "dropout_batch_norm", "mixed_precision", "gradient_accumulation"])
