@@ -51,7 +51,7 @@ class Toll:
 class Forked:
     """A training script in a forked process: new in all but its imports, which take most of a new one's time.
 
-    The process that forks has imported Keras and JAX and has never used them.
+    The process that forks has imported Keras and its backend and has never used them.
     """
 
     def __init__(self, directory: Path, model: str, seconds: float) -> None:
@@ -107,7 +107,7 @@ def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> A
         else subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.continuity.child", str(directory), model, str(seconds)],
             cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": "jax", "TORTURE_FORGET": forget},
+            env={"KERAS_BACKEND": "jax", **os.environ, "TORTURE_FORGET": forget},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

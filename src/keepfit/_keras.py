@@ -355,6 +355,11 @@ def is_array_like(value: Any) -> bool:
 def host_slicer(array: Any) -> Callable[[Any], Any]:
     """Return a function from rows (a slice or indices) to what the backend in force is fed for them."""
     backend = keras.backend.backend()
+    if backend == "tensorflow" and _adapter_tools().is_jax_sparse(array):
+        # Rows of a JAX one keep their number of stored values, which TensorFlow does not understand.
+        array = _adapter_tools().jax_sparse_to_tf_sparse(array)
+    elif backend == "tensorflow" and getattr(getattr(array, "dtype", None), "kind", "") == "O":
+        array = keras.ops.convert_to_tensor(array, dtype="string")
     # "tensorflow" as a target would convert the whole array; its slices are converted below instead.
     sliceable = _slicing().convert_to_sliceable(array, target_backend=None if backend == "tensorflow" else backend)
     convert = {
@@ -373,8 +378,14 @@ def host_slicer(array: Any) -> Callable[[Any], Any]:
 def backend_batch(batch: Any) -> Any:
     """Return a batch that a data set made, its leaves converted as Keras does for the backend in force."""
     tools = _adapter_tools()
+    if keras.backend.backend() == "tensorflow":
+        batch = keras.tree.map_structure(_sparse_for_tensorflow, batch, none_is_leaf=False)
     convert = tools.get_jax_iterator if keras.backend.backend() == "jax" else tools.get_numpy_iterator
     return next(iter(convert([batch])))
+
+
+def _sparse_for_tensorflow(leaf: Any) -> Any:
+    return host_slicer(leaf)(slice(None)) if is_sparse_or_ragged(leaf) else leaf
 
 
 def is_foreign_data(value: Any) -> bool:
@@ -401,7 +412,22 @@ def foreign_iterator(adapter: Any) -> Iterator[Any]:
     """Return a new iterator over the batches of Keras's adapter, fit for the backend in force."""
     if keras.backend.backend() == "jax":
         return iter(adapter.get_jax_iterator())
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow_iterator(adapter)
     return iter(adapter.get_numpy_iterator())
+
+
+def _tensorflow_iterator(adapter: Any) -> Iterator[Any]:
+    # As NumPy what a data set of TensorFlow holds sparse would become dense.
+    if not isinstance(adapter, _adapters().tf_dataset_adapter.TFDatasetAdapter):
+        try:
+            return iter(adapter.get_numpy_iterator())
+        except NotImplementedError:
+            pass  # a custom adapter needs no more than its backend asks for
+    return (
+        keras.tree.map_structure(lambda leaf: leaf.numpy() if hasattr(leaf, "numpy") else leaf, batch)
+        for batch in adapter.get_tf_dataset()
+    )
 
 
 def native_rows(array: Any, rows: slice) -> Any:

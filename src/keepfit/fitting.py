@@ -304,12 +304,18 @@ class FitCall:
             self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
         )
         inexact = bring(self.source, point, owed=run.take_debt(self.request.x), drawn=self.randomness, resumed=resumed)
-        approximate = [f"the position in {type(self.request.x).__name__} {inexact}"] if inexact else []
+        approximate = run.engine.inexact(self.batch)
+        if inexact:
+            approximate.append(f"the position in {type(self.request.x).__name__} {inexact}")
         for text in approximate:
-            run.notice(f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
+            run.say_once(text, f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
         reason = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
-        record = replace(record, plan={**plan.to_json(), **reason}, approximate=[*record.approximate, *approximate])
+        record = replace(
+            record,
+            plan={**plan.to_json(), **reason},
+            approximate=list(dict.fromkeys([*record.approximate, *approximate])),
+        )
         self._say(other_conditions(point.state.get("plan") or {}, record), record, kind="approximate")
         self.recorder.put_fit(record)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)

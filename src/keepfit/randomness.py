@@ -31,8 +31,8 @@ def take() -> State:
     TensorFlow's and PyTorch's are in it only where they are imported already.
     """
     state: State = {"python": _take_python(), "numpy": _take_numpy(), "keras": _take_keras()}
-    if (tensorflow := _imported("tensorflow")) is not None:
-        state["tensorflow"] = _take_tensorflow(tensorflow)
+    if _imported("tensorflow") is not None:
+        state["tensorflow"] = _take_tensorflow()
     if (torch := _imported("torch")) is not None:
         state["torch"] = _take_torch(torch)
     return state
@@ -65,6 +65,17 @@ def fresh_seed() -> int:
 def keras_seed() -> int | None:
     """Return the seed of ``keras.utils.set_random_seed`` if that was called."""
     return _keras.global_seed()
+
+
+def tensorflow_variables() -> list[Any]:
+    """Return TensorFlow's variables that `take` reads: those of the global generators."""
+    found = []
+    generator = _keras.global_seed_generator()
+    if generator is not None:
+        found.append(_keras.value(generator.state))
+    if (generator := _tensorflow_generator()) is not None:
+        found.append(generator.state)
+    return found
 
 
 def _imported(name: str) -> Any:
@@ -132,7 +143,7 @@ def _restore_numpy(state: State) -> None:
 
 def _take_keras() -> State:
     generator = _keras.global_seed_generator()
-    words = None if generator is None else [int(word) for word in np.asarray(generator.state)]
+    words = None if generator is None else [int(word) for word in keras.ops.convert_to_numpy(generator.state)]
     return {"seed": _keras.global_seed(), "generator": words}
 
 
@@ -154,23 +165,30 @@ def _restore_keras(state: State) -> None:
 # --- TensorFlow ---
 
 
-def _take_tensorflow(tensorflow: Any) -> State:
-    generator = tensorflow.random.get_global_generator()
-    return {
-        "algorithm": int(generator.algorithm),
-        "words": [int(word) for word in generator.state.numpy()],
-        "operations": _take_operation_seeds(),
-    }
+def _tensorflow_generator() -> Any:
+    """Return the global generator, or None where nobody has asked for it: TensorFlow would seed it by chance."""
+    module = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
+    return getattr(module, "global_generator", None)
+
+
+def _take_tensorflow() -> State:
+    state: State = {"operations": _take_operation_seeds()}
+    if (generator := _tensorflow_generator()) is not None:
+        state["algorithm"] = int(generator.algorithm)
+        state["words"] = [int(word) for word in generator.state.numpy()]
+    return state
 
 
 def _restore_tensorflow(tensorflow: Any, state: State) -> None:
+    _restore_operation_seeds(state["operations"])
+    if "words" not in state:
+        return
     generator = tensorflow.random.get_global_generator()
     if int(generator.algorithm) == state["algorithm"]:
         generator.reset(state["words"])  # the same object: compiled functions hold on to it
     else:
         generator = tensorflow.random.Generator.from_state(state=state["words"], alg=state["algorithm"])
         tensorflow.random.set_global_generator(generator)
-    _restore_operation_seeds(state["operations"])
 
 
 def _operation_context() -> Any:

@@ -30,7 +30,8 @@ class Variables:
         non_trainable: The model's other variables, seed generators included.
         optimizer: Variables of ``model.optimizer``.
         metrics: Variables of the metrics.
-        others: Variables of further optimizers reachable from the model.
+        others: Variables of further optimizers reachable from the model, and those that layers hold without Keras
+            counting them, such as the states of a stateful recurrent layer.
         names: Structural name of each, in the order of the lists above.
     """
 
@@ -89,7 +90,9 @@ def variables_of(model: Any) -> Variables:
     Every variable gets a name: what the walk does not reach is named by its
     place in Keras's own list, so that nothing is lost.
     """
-    names = dict(_model_names(model))
+    names: dict[int, str] = {}
+    paths: dict[int, str] = {}
+    _add(names, _layer_names(model, "model", paths))
     optimizer = getattr(model, "optimizer", None)
     optimizer_list = list(optimizer.variables) if optimizer is not None else []
     others = []
@@ -99,6 +102,12 @@ def variables_of(model: Any) -> Variables:
         _add(names, _optimizer_names(other, f"optimizers/{path}", names))
         others += list(other.variables)
     _add(names, _metric_names(model))
+    counted = {id(v) for v in (*model.variables, *optimizer_list, *model.metrics_variables, *others)}
+    for name, variable in _uncounted(model, paths):
+        if id(variable) not in counted:
+            counted.add(id(variable))
+            names.setdefault(id(variable), name)
+            others.append(variable)
     lists = {
         "model/trainable": list(model.trainable_variables),
         "model/non_trainable": list(model.non_trainable_variables),
@@ -120,15 +129,27 @@ def _add(names: dict[int, str], more: Iterable[tuple[int, str]]) -> None:
         names.setdefault(key, name)
 
 
-def _model_names(model: Any) -> Iterator[tuple[int, str]]:
-    seen: set[int] = set()
-    yield from _layer_names(model, "model", seen)
+def _uncounted(model: Any, paths: Mapping[int, str]) -> Iterator[tuple[str, Variable]]:
+    for layer in _keras.all_layers(model):
+        path = paths.get(id(layer), "model/unnamed")
+        for attribute, value in _attributes(layer):
+            members = enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
+            for index, member in members:
+                if isinstance(member, keras.Variable):
+                    yield f"{path}/{attribute}/{index}".rstrip("/"), member
 
 
-def _layer_names(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[int, str]]:
-    if id(layer) in seen:
+def _attributes(part: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a part holds, without the books that TensorFlow keeps in it."""
+    for attribute, value in vars(part).items():
+        if not attribute.startswith("_self_"):
+            yield attribute, value
+
+
+def _layer_names(layer: Any, path: str, paths: dict[int, str]) -> Iterator[tuple[int, str]]:
+    if id(layer) in paths:
         return
-    seen.add(id(layer))
+    paths[id(layer)] = path
     variables, seed_generators, metrics, sublayers = _keras.layer_parts(layer)
     count = _Counter()
     for variable in variables:
@@ -141,7 +162,7 @@ def _layer_names(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[int, s
     attributes = {} if _keras.is_functional(layer) else _attribute_names(layer)
     for sublayer in sublayers:
         name = attributes.get(id(sublayer)) or _snake(type(sublayer).__name__)
-        yield from _layer_names(sublayer, f"{path}/{count(name)}", seen)
+        yield from _layer_names(sublayer, f"{path}/{count(name)}", paths)
 
 
 def _attribute_names(layer: Any) -> dict[int, str]:
@@ -150,7 +171,7 @@ def _attribute_names(layer: Any) -> dict[int, str]:
 
 def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Iterator[tuple[int, str]]:
     served = [names.get(id(v), f"unnamed_{i}") for i, v in enumerate(_keras.optimizer_variables(optimizer))]
-    for attribute, value in vars(optimizer).items():
+    for attribute, value in _attributes(optimizer):
         if attribute in ("_variables", "_trainable_variables", "_tracker"):
             continue
         slot = attribute.lstrip("_")
@@ -172,7 +193,7 @@ def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Ite
 
 
 def _other_optimizers(model: Any, main: Any) -> Iterator[tuple[str, Any]]:
-    for attribute, value in vars(model).items():
+    for attribute, value in _attributes(model):
         members: Iterable[tuple[Any, Any]]
         if isinstance(value, dict):
             members = value.items()

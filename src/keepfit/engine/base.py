@@ -106,6 +106,11 @@ class Engine(ABC):
             verb: Which step will run, ``"train"`` or ``"test"``: the other one may not take such batches.
         """
 
+    def inexact(self, batch: Any) -> list[str]:
+        """Return what a training step on batches like this one does that no checkpoint can hold, a sentence each."""
+        del batch
+        return []
+
     @abstractmethod
     def most_steps(self, batch: Any) -> int:
         """Return how many batches like this one a block may hold: a pure function of its shape and the plan."""

@@ -25,6 +25,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return memory[offset : offset + size].view(dtype).reshape(shape)
 
 
+def is_aligned(array: NDArray[Any]) -> bool:
+    """Return whether an array begins on a 64-byte border."""
+    return array.__array_interface__["data"][0] % _ALIGNMENT == 0  # type: ignore[no-any-return]
+
+
 def owned(array: Any) -> Any:
     """Return a copy of a host array, so that a source may use its buffer again; device arrays stay as they are."""
     if not isinstance(array, np.ndarray):
@@ -51,3 +56,9 @@ def stacked_rows(array: Any, rows: NDArray[np.int64], *, size: int, capacity: in
     # mode="clip" lets NumPy write into `out` directly; the rows are in range.
     np.take(array, rows, axis=0, out=out[: len(rows)], mode="clip")
     return out.reshape(capacity, size, *array.shape[1:])
+
+
+def host_number(value: Any) -> Any:
+    """Return a scalar as a Python float and anything else as a NumPy array."""
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array

@@ -20,7 +20,7 @@ from keepfit import _keras
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.cache import use_compilation_cache
 from keepfit.engine.changed import Changed
-from keepfit.engine.host import owned, stacked_rows
+from keepfit.engine.host import host_number, owned, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.errors import EngineError
 from keepfit.state import Variables, variables_of
@@ -407,12 +407,6 @@ def _is_jaxpr(value: Any) -> bool:
 
 def _is_deleted(array: Any) -> bool:
     return isinstance(array, jax.Array) and array.is_deleted()
-
-
-def host_number(value: Any) -> Any:
-    """Return a scalar as a Python float and anything else as a NumPy array."""
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
 
 
 @functools.cache

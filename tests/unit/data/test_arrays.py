@@ -1,5 +1,7 @@
 """Arrays as a source: the batches that Keras gives, in our order."""
 
+import functools
+
 import jax.experimental.sparse as jax_sparse
 import jax.numpy as jnp
 import keras
@@ -10,6 +12,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.trainers.epoch_iterator import EpochIterator
+from tests.bits import dense
 
 from keepfit.data import evaluation_source, training_source
 from keepfit.errors import InvalidArgument, InvalidData
@@ -55,13 +58,15 @@ INPUTS = {
 }
 
 
-def dense(leaf):
-    return np.asarray(leaf.todense() if hasattr(leaf, "todense") else leaf)
-
-
 def keras_batches(x, y=None, sample_weight=None, **settings):
     iterator = EpochIterator(x, y, sample_weight, **settings)
-    return list(iterator.data_adapter.get_jax_iterator())
+    if keras.backend.backend() == "jax":
+        return list(iterator.data_adapter.get_jax_iterator())
+    if keras.backend.backend() == "tensorflow" and hasattr(x, "todense"):
+        # Only there do sparse arrays stay sparse.
+        convert = functools.partial(keras.tree.map_structure, lambda leaf: getattr(leaf, "numpy", lambda: leaf)())
+        return list(map(convert, iterator.data_adapter.get_tf_dataset()))
+    return list(iterator.data_adapter.get_numpy_iterator())
 
 
 def our_batches(source, number=0):

@@ -270,6 +270,8 @@ def test_class_weights_become_sample_weights():
 @pytest.mark.parametrize("item", ["text", (1, 2, 3, 4), (np.array(["a"]), np.zeros(1)), (np.float32(1), np.zeros(1))])
 def test_bad_items_are_named(item):
     """Items that are no batch are refused at the peek."""
+    if keras.backend.backend() == "tensorflow" and isinstance(item[0], np.ndarray):
+        pytest.skip("TensorFlow has tensors of text")
     with pytest.raises(InvalidData, match="PyDataset"):
         training_source(Plain(item), seed=0).peek()
 

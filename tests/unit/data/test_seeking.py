@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from tests.bits import dense
 
 from keepfit.data import BatchSource, IndexedSource, StreamSource, training_source
 
@@ -85,8 +86,7 @@ def steps(source, place=(0, 0), *, resumed=False):
 def assert_equal(mine, other):
     keras.tree.assert_same_structure(mine, other)
     for left, right in zip(keras.tree.flatten(mine), keras.tree.flatten(other), strict=True):
-        left, right = (item.todense() if hasattr(item, "todense") else item for item in (left, right))
-        assert np.array_equal(left, right)
+        assert np.array_equal(dense(left), dense(right))
 
 
 @pytest.mark.parametrize("kind", KINDS)

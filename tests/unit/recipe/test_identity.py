@@ -185,7 +185,7 @@ def test_identities_are_the_same_in_another_process_with_another_hash_seed(tmp_p
             """
         )
     )
-    env = {**os.environ, "KERAS_BACKEND": "jax"}
+    env = os.environ
     outputs = [
         subprocess.run(
             [sys.executable, str(script)],

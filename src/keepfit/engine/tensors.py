@@ -1,0 +1,105 @@
+"""Host arrays as tensors of TensorFlow, and what a compiled program must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keepfit.engine.host import is_aligned, owned
+
+# Dtypes that both sides of DLPack know; the rest is copied.
+_EXCHANGED = frozenset("fiu")
+_COMPOSITE = (tf.SparseTensor, tf.RaggedTensor, tf.IndexedSlices)
+
+
+def tensor(array: Any) -> Any:
+    """Return an array as a tensor, without a copy where TensorFlow can read its memory; nobody may write it then.
+
+    Args:
+        array: A NumPy array, a tensor (dense, sparse or ragged) or anything else that TensorFlow converts.
+    """
+    if isinstance(array, np.ndarray) and array.dtype.kind in _EXCHANGED and array.size:
+        # TensorFlow ends the process over memory that is not aligned. Its own conversion takes ten times as long.
+        array = array if is_aligned(array) and array.flags.c_contiguous and array.flags.writeable else owned(array)
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return array if _is_tensor(array) else tf.convert_to_tensor(array)
+
+
+def own_tensor(leaf: Any) -> Any:
+    """Return a batch's leaf as a tensor that its source cannot write into; None stays None."""
+    if leaf is None:
+        return None
+    return tensor(owned(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.kind in _EXCHANGED else leaf)
+
+
+def is_dense(leaf: Any) -> bool:
+    """Return whether a leaf of a batch is a dense array of numbers."""
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") or isinstance(leaf, _COMPOSITE):
+        return False
+    return leaf.dtype != tf.string and getattr(leaf.dtype, "kind", "f") not in "OSU"
+
+
+class Spec:
+    """Structure, shapes and dtypes of a batch: what a program is traced for.
+
+    Args:
+        structure: A nested structure of tensors or arrays; None is a leaf.
+    """
+
+    __slots__ = ("_key", "_places", "_structure", "types")
+
+    def __init__(self, structure: Any) -> None:
+        leaves = keras.tree.flatten(structure)
+        self._places = [index for index, leaf in enumerate(leaves) if leaf is not None]
+        self._structure = keras.tree.map_structure(lambda _: None, structure)
+        self.types = [_type_of(leaves[index]) for index in self._places]
+        self._key = (repr(self._structure), tuple(self._places), tuple(self.types))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self._key == other._key
+
+    def pack(self, tensors: Sequence[Any]) -> Any:
+        """Return tensors in the structure."""
+        leaves: list[Any] = [None] * len(keras.tree.flatten(self._structure))
+        for index, leaf in zip(self._places, tensors, strict=True):
+            leaves[index] = leaf
+        return keras.tree.pack_sequence_as(self._structure, leaves)
+
+
+def leaves_of(structure: Any) -> list[Any]:
+    """Return the leaves of a structure in the order of a `Spec`'s types."""
+    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+
+
+def bytes_of(structure: Any) -> int:
+    """Return the size of the dense leaves of a batch."""
+    sizes = [
+        int(np.prod(leaf.shape, dtype=np.int64)) * _item_bytes(leaf.dtype)
+        for leaf in leaves_of(structure)
+        if is_dense(leaf)
+    ]
+    return sum(sizes)
+
+
+def _item_bytes(dtype: Any) -> int:
+    return int(getattr(dtype, "itemsize", None) or getattr(dtype, "size", 0) or 1)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (tf.Tensor, *_COMPOSITE))
+
+
+def _type_of(leaf: Any) -> Any:
+    if isinstance(leaf, tf.SparseTensor):
+        return tf.SparseTensorSpec(leaf.shape, leaf.dtype)
+    if isinstance(leaf, tf.RaggedTensor):
+        # The lengths of rows differ from batch to batch.
+        return tf.RaggedTensorSpec(leaf.shape, leaf.dtype, leaf.ragged_rank, leaf.row_splits.dtype)
+    return tf.TensorSpec(leaf.shape, leaf.dtype)

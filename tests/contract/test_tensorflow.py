@@ -1,0 +1,242 @@
+"""What only TensorFlow's engine can get wrong: steps that fail within, XLA, hidden generators, its tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keepfit
+from keepfit import held
+from keepfit.engine import Block, make_engine
+from keepfit.errors import EngineError, KeepfitWarning
+from tests.bits import differing, state_bits
+from tests.models import make, regression_data
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("TensorFlow's own", allow_module_level=True)
+
+import tensorflow as tf
+
+SIZE = 10
+
+
+def prepared(model: Any, x: Any, y: Any, plan: str = "fused") -> Any:
+    """Return an engine ready to train a model on arrays."""
+    engine = make_engine(model)
+    engine.build((x[:SIZE], y[:SIZE]))
+    engine.prepare((x[:SIZE], y[:SIZE]), plan=plan)
+    return engine
+
+
+def block(x: Any, y: Any, first: int, count: int) -> Block:
+    """Return steps of unshuffled arrays."""
+    return Block(count=count, samples=SIZE, arrays=(x, y), rows=np.arange(first * SIZE, (first + count) * SIZE))
+
+
+def embedding() -> tuple[Any, Any, Any]:
+    """Return a model whose step fails for numbers that it does not know, on arrays of numbers that it knows."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((2,), dtype="int32"),
+            keras.layers.Embedding(9, 4),
+            keras.layers.Dropout(0.3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse", metrics=["mae"])
+    generator = np.random.default_rng(1)
+    return model, generator.integers(0, 9, (70, 2)).astype("int32"), generator.normal(size=(70, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("plan", ["fused", "stepwise", "eager"])
+def test_a_block_counts_whole_or_not_at_all(plan: str) -> None:
+    """Where the third of five steps fails, every variable is as it was, and training goes on from there."""
+    model, x, y = embedding()
+    model.run_eagerly = plan == "eager"
+    engine = prepared(model, x, y, plan)
+    engine.train(block(x, y, 0, 2))
+    before = state_bits(model)
+    bad = x.copy()
+    bad[45] = 77
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        engine.train(block(bad, y, 2, 5))
+    assert differing(state_bits(model), before) == []
+    assert not engine.is_lost()
+    engine.train(block(x, y, 2, 5))
+    unharmed, x, y = embedding()
+    unharmed.run_eagerly = plan == "eager"
+    whole = prepared(unharmed, x, y, plan)
+    whole.train(block(x, y, 0, 2))
+    whole.train(block(x, y, 2, 5))
+    assert differing(state_bits(model), state_bits(unharmed)) == []
+
+
+def test_a_large_state_that_is_half_written_comes_back_from_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that is not held is lost by a step that fails; the run brings the model back, and goes on exactly."""
+    monkeypatch.setattr("keepfit.engine.tensorflow._HELD_BYTES", 0)
+    model, x, y = embedding()
+    bad = x.copy()
+    bad[45] = 77
+    given = {"batch_size": SIZE, "shuffle": False, "verbose": 0}
+    with keepfit.Run(model, plan="fused") as run:
+        run.fit(x, y, **given)
+        before = state_bits(model)
+        with pytest.raises(EngineError, match="half-written"), pytest.warns(KeepfitWarning, match="brought back"):
+            run.fit(bad, y, **given)
+        assert differing(state_bits(model), before) == []
+        run.fit(x, y, **given)
+    whole, x, y = embedding()
+    with keepfit.Run(whole, plan="fused") as run:
+        run.fit(x, y, epochs=2, **given)
+    assert differing(state_bits(model), state_bits(whole)) == []
+
+
+@pytest.mark.parametrize("name", ["plain_dense", "dropout_batch_norm", "mixed_precision", "gradient_accumulation"])
+@pytest.mark.parametrize("plan", ["fused", "stepwise"])
+def test_cutting_changes_no_bit_under_xla(name: str, plan: str) -> None:
+    """With jit_compile=True, too, however steps are cut into dispatches, state and logs are the same."""
+    found = []
+    for cuts in ([7], [1, 4, 2]):
+        model, x, y = make(name)
+        model.jit_compile = True
+        engine = prepared(model, x, y, plan)
+        first = 0
+        for count in cuts:
+            logs = engine.train(block(x, y, first, count)).logs()
+            first += count
+        found.append((logs, state_bits(model)))
+    assert found[0][0] == found[1][0]
+    assert differing(found[0][1], found[1][1]) == []
+
+
+class Drawing(keras.layers.Layer):
+    """Draws with an operation of TensorFlow."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x + tf.random.normal(tf.shape(x)) if training else x
+
+
+class Counting(keras.layers.Layer):
+    """Writes to a variable that Keras does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = tf.Variable(0.0, trainable=False)
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [(Drawing, "RandomStandardNormal"), (Counting, "variables that are not the model's"), (None, None)],
+)
+def test_what_no_checkpoint_can_hold_is_said(layer: Any, words: str | None) -> None:
+    """A generator inside an operation, and variables that Keras does not count, make a resume approximate."""
+    middle = [keras.layers.Dropout(0.5)] if layer is None else [layer()]
+    model = keras.Sequential([keras.Input((6,)), *middle, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = regression_data()
+    with keepfit.Run(model) as run:
+        if words is None:
+            run.fit(x, y, verbose=0)
+            assert run.recorder.fits[1].approximate == []
+            return
+        with pytest.warns(KeepfitWarning, match=words):
+            run.fit(x, y, verbose=0)
+        assert words in run.recorder.fits[1].approximate[0]
+
+
+@pytest.mark.parametrize("plan", ["fused", "stepwise"])
+def test_what_was_read_of_a_variable_stays(plan: str) -> None:
+    """A value that is held is neither changed by training nor by assigning, and put back it is all there again."""
+    model, x, y = make("dropout_batch_norm")
+    engine = prepared(model, x, y, plan)
+    values = engine.variables.values()
+    assert all(engine.variables.values()[name] is value for name, value in values.items())
+    before = {name: np.array(value) for name, value in values.items()}
+    engine.train(block(x, y, 0, 3))
+    engine.variables.trainable[0].assign_add(keras.ops.ones(engine.variables.trainable[0].shape))
+    assert all(np.array_equal(np.asarray(value), before[name]) for name, value in values.items())
+    assert any(value is not values[name] for name, value in engine.variables.values().items())
+    assert engine.variables.assign(values) == []
+    assert {name: np.asarray(value).tobytes() for name, value in engine.variables.values().items()} == {
+        name: value.tobytes() for name, value in before.items()
+    }
+
+
+def test_a_value_of_equal_bits_is_the_same() -> None:
+    """Writing what is there already is no change; a value written through Keras is."""
+    variable = keras.Variable(np.ones((3,), "float32"))
+    first = held.value(variable)
+    variable.assign(np.ones((3,), "float32"))
+    assert held.value(variable) is first
+    variable.assign([1.0, 2.0, 3.0])
+    assert held.value(variable) is not first
+    held.set_value(variable, first)
+    assert keras.ops.convert_to_numpy(variable).tolist() == [1.0, 1.0, 1.0]
+
+
+def text() -> tuple[Any, Any]:
+    words = np.array(["one", "two", "three", "two", "one", "one", "four"] * 3, dtype=object)[:, None]
+    layer = keras.layers.StringLookup(vocabulary=["one", "two", "three"], output_mode="multi_hot")
+    return keras.Sequential([keras.Input((1,), dtype="string"), layer, keras.layers.Dense(1)]), tf.constant(words)
+
+
+def sparse() -> tuple[Any, Any]:
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    x = scipy_sparse.random(21, 6, 0.3, format="csr", random_state=1).astype("float32")
+    return keras.Sequential([keras.Input((6,), sparse=True), keras.layers.Dense(1)]), x
+
+
+def ragged() -> tuple[Any, Any]:
+    class Mean(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = keras.layers.Dense(1)
+
+        def call(self, x: Any) -> Any:
+            return self.out(x.to_tensor(shape=(None, 4)) if isinstance(x, tf.RaggedTensor) else x[:, :4])
+
+        def build(self, shape: Any) -> None:
+            self.out.build((None, 4))
+
+    return Mean(), tf.ragged.constant([[1.0] * (1 + row % 4) for row in range(21)])
+
+
+@pytest.mark.parametrize("kind", [text, sparse, ragged])
+def test_what_only_tensorflow_has_is_trained_on(kind: Any) -> None:
+    """Text, sparse and ragged arrays are fed as Keras feeds them: the same losses, whole or cut."""
+    y = np.arange(21, dtype="float32")[:, None] / 21
+    losses = []
+    for cuts in ([3], [1, 2], None):
+        keras.utils.set_random_seed(1)
+        model, x = kind()
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        if cuts is None:
+            losses.append(model.fit(x, y, batch_size=7, epochs=3, shuffle=False, verbose=0).history["loss"])
+            continue
+        with keepfit.Run(model) as run:
+            parts = [run.fit(x, y, batch_size=7, epochs=e, shuffle=False, verbose=0).history["loss"] for e in cuts]
+            assert run.predict(x, batch_size=7).shape == (21, 1)
+            assert run.recorder.fits[1].plan["plan"] == "stepwise"
+        losses.append([loss for part in parts for loss in part])
+    assert losses[0] == losses[1]
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+
+
+def test_several_devices_are_refused() -> None:
+    """A model for several replicas is refused before anything is done."""
+    cpu = tf.config.list_physical_devices("CPU")
+    if len(tf.config.list_logical_devices("CPU")) < 2:
+        pytest.skip(f"one logical device of {len(cpu)}")
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model, *_ = make("plain_dense")
+    with pytest.raises(EngineError, match="2 replicas"):
+        make_engine(model)
