@@ -96,7 +96,22 @@ class CustomStep(keras.Model):
         prediction, non_trainable = self.stateless_call(trainable, non_trainable, x, training=True)
         return keras.ops.mean((prediction - y) ** 2) / 2, non_trainable
 
-    def train_step(self, state: Any, data: Any) -> Any:
+    def train_step(self, *arguments: Any) -> Any:
+        return getattr(self, f"train_step_{keras.backend.backend()}")(*arguments)
+
+    def train_step_torch(self, data: Any) -> Any:
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        loss = keras.ops.mean((self(x, training=True) - y) ** 2) / 2
+        loss.backward()
+        with torch.no_grad():
+            self.optimizer.apply([v.value.grad for v in self.trainable_weights], self.trainable_weights)
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result(), "last": loss}
+
+    def train_step_jax(self, state: Any, data: Any) -> Any:
         import jax
 
         trainable, non_trainable, optimizer, metrics = state

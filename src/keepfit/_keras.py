@@ -188,6 +188,13 @@ def distribute(batch: Any) -> Any:
     return _distribute_data(batch)
 
 
+def torch_device() -> str:
+    """Return the name of the device on which Keras makes PyTorch's tensors."""
+    from keras.src.backend.torch.core import get_device
+
+    return str(get_device())
+
+
 def is_functional(layer: Any) -> bool:
     """Return whether a layer's sublayers are a graph or a list, rather than attributes."""
     from keras.src.models.functional import Functional

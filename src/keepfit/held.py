@@ -140,8 +140,10 @@ def set_value(variable: Any, array: Any) -> None:
         if _last.get(id(variable)) is not array or not array.is_in(variable):
             array.put(variable)
             _last[id(variable)] = array
-    else:
+    elif _KIND is None:
         _keras.set_value(variable, array)
+    else:
+        variable.assign(array)
 
 
 def assign(variable: Any, array: Any) -> None:

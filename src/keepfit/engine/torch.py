@@ -1,0 +1,255 @@
+"""Steps on PyTorch, one by one."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from keepfit import _keras
+from keepfit.engine.base import Block, Engine, Outcome, Plan
+from keepfit.engine.program import ProgramKey, program_key
+from keepfit.state import Variables, variables_of
+
+# A block is small enough that a dispatch stays prompt whatever the data.
+_BLOCK_BYTES = 4 << 20
+_BLOCK_STEPS = 128
+# A larger state is not copied before each dispatch: where one fails, the run goes back to its last checkpoint.
+_KEPT_BYTES = 1 << 30
+# Kernels choose their path, and with it the last bit, by where memory begins; PyTorch's own begins on such a border.
+_ALIGNMENT = 64
+
+
+class TorchOutcome(Outcome):
+    """Logs of a dispatch on PyTorch, and the loss of each of its steps."""
+
+    def __init__(self, logs: Any, losses: list[Any], count: int) -> None:
+        self._logs = logs if isinstance(logs, dict) else {"loss": logs}
+        self._losses = losses
+        self.count = count
+
+    def wait(self) -> None:
+        """Block until the device has finished."""
+        if any(isinstance(loss, torch.Tensor) and loss.is_cuda for loss in self._losses[-1:]):
+            torch.cuda.synchronize()
+
+    def logs(self) -> dict[str, Any]:
+        """Return the last step's logs."""
+        return {name: host_number(value) for name, value in self._logs.items()}
+
+    def first_nonfinite(self) -> int | None:
+        """Return the first step whose loss was NaN or infinite."""
+        if self._losses and all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in self._losses):
+            finite = torch.isfinite(torch.stack(self._losses)).tolist()
+        else:
+            finite = [bool(np.all(np.isfinite(host_number(loss)))) for loss in self._losses]
+        return next((index for index, good in enumerate(finite) if not good), None)
+
+
+class TorchEngine(Engine):
+    """The PyTorch engine.
+
+    Args:
+        model: A compiled Keras model; built by `build`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._key: ProgramKey | None = None
+        self._kind = "stepwise"
+        self._on_device: tuple[Any, Any] = (None, None)
+        self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
+        self._bytes = 0
+        self._lost = False
+
+    def build(self, batch: Any) -> Variables:
+        """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
+        _keras.build(self.model, batch)
+        return self.refresh()
+
+    def refresh(self) -> Variables:
+        """Look up the variables anew where the model has changed."""
+        key = program_key(self.model)
+        if key != self._key:
+            self._key = key
+            self.variables = variables_of(self.model)
+            self._bytes = sum(_keras.value(v).nbytes for v in self.variables.all())
+        return self.variables
+
+    def reset_metrics(self) -> None:
+        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
+        metrics = [_keras.value(v) for v in self.variables.metrics]
+        key, values = self._metrics_begin
+        if key is self._key and values:
+            with torch.no_grad():
+                torch._foreach_copy_(metrics, values)
+            return
+        self.model.reset_metrics()
+        if _keras.has_stock_metrics(self.model):
+            self._metrics_begin = (self._key, _clones(metrics))
+
+    def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
+        """Choose how steps run; a pure function of the program and the device."""
+        del batch, plan
+        self._lost = False
+        self._kind = "eager" if self.model.run_eagerly else "stepwise"
+        reason = "the model was compiled with run_eagerly=True" if self.model.run_eagerly else "one step at a time"
+        return Plan(self._kind, reason, _facts())
+
+    def most_steps(self, batch: Any) -> int:
+        """Return the number of batches in a full block; eager code may fail in any step, and each is counted."""
+        if self._kind == "eager":
+            return 1
+        leaves = [leaf for leaf in keras.tree.flatten(batch) if hasattr(leaf, "dtype")]
+        size = sum(int(leaf.nbytes) for leaf in leaves)
+        return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
+
+    def train(self, block: Block) -> Outcome:
+        """Run training steps."""
+        with self._mode(training=True), self._whole_or_not_at_all(self.variables.all()):
+            return self._run(self.model.train_step, block)
+
+    def test(self, block: Block) -> Outcome:
+        """Run test steps; they change metrics, and other variables where a layer does so."""
+        found = self.variables
+        with self._mode(training=False), self._whole_or_not_at_all([*found.non_trainable, *found.metrics]):
+            return self._run(torch.no_grad()(self.model.test_step), block)
+
+    def is_lost(self) -> bool:
+        """Return whether a dispatch failed part of the way in a state too large to be kept beside."""
+        return self._lost
+
+    def predict(self, block: Block) -> list[Any]:
+        """Return the outputs for every batch."""
+        with self._mode(training=False), torch.no_grad():
+            outputs = [self.model.predict_step(batch) for batch in self._batches(block)]
+        return [keras.tree.map_structure(keras.ops.convert_to_numpy, result) for result in outputs]
+
+    # One dispatch
+
+    def _run(self, step: Callable[[Any], Any], block: Block) -> Outcome:
+        losses = []
+        logs: Any = {}
+        for batch in self._batches(block):
+            logs = step(batch)
+            losses.append(_kept(_loss(logs)))
+        return TorchOutcome(keras.tree.map_structure(_kept, logs), losses, block.count)
+
+    @contextmanager
+    def _mode(self, *, training: bool) -> Iterator[None]:
+        """Tell modules that look at ``self.training``; as in Keras it is off outside of training steps."""
+        if self.model.training is not training:
+            self.model.train(training)
+        try:
+            yield
+        finally:
+            if training:
+                self.model.eval()
+
+    @contextmanager
+    def _whole_or_not_at_all(self, variables: list[Any]) -> Iterator[None]:
+        """Put variables and PyTorch's generator back as they were where a step raises."""
+        kept = self._bytes <= _KEPT_BYTES
+        tensors = [_keras.value(v) for v in variables]
+        values, generator = (_clones(tensors), torch.get_rng_state()) if kept else ([], None)
+        try:
+            yield
+        except BaseException:
+            self._lost = not kept
+            with torch.no_grad():
+                for tensor, value in zip(tensors, values, strict=False):
+                    tensor.copy_(value)
+            if generator is not None:
+                torch.set_rng_state(generator)
+            raise
+
+    # Batches
+
+    def _batches(self, block: Block) -> Iterator[Any]:
+        if block.arrays is None:
+            for batch in block.batches:
+                yield keras.tree.map_structure(lambda leaf: _aligned(_tensor(leaf)), batch)
+            return
+        host, arrays = self._on_device
+        if host is not block.arrays:
+            arrays = keras.tree.map_structure(_tensor, block.arrays)
+            self._on_device = (block.arrays, arrays)
+        assert block.rows is not None
+        rows = torch.as_tensor(block.rows).to(_device())
+        leaves = keras.tree.flatten(arrays)
+        # Each batch is memory of its own, which begins where kernels like it to begin.
+        for index in rows.split(block.samples):
+            yield keras.tree.pack_sequence_as(arrays, [_rows(leaf, index) for leaf in leaves])
+
+
+def _tensor(leaf: Any) -> Any:
+    """Return a numeric array as a tensor on the device, where it can without a copy; anything else as it is."""
+    if leaf is None or not hasattr(leaf, "dtype") or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"):
+        return leaf
+    with warnings.catch_warnings():
+        # Of an array that must not be written: nobody does.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ")
+        return keras.ops.convert_to_tensor(leaf)
+
+
+def _aligned(leaf: Any) -> Any:
+    """Return a tensor that begins on the border that PyTorch's own do."""
+    misplaced = isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" and leaf.data_ptr() % _ALIGNMENT
+    return leaf.clone() if misplaced else leaf
+
+
+def _rows(leaf: Any, index: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return torch.index_select(leaf, 0, index)
+    return None if leaf is None else np.take(leaf, index.numpy(), axis=0)
+
+
+def _clones(tensors: list[Any]) -> list[Any]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def _kept(value: Any) -> Any:
+    """Return a log apart from the variables and the graph it came from; reading it may come later."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _loss(logs: Any) -> Any:
+    if isinstance(logs, dict):
+        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
+    return logs
+
+
+def host_number(value: Any) -> Any:
+    """Return a scalar as a Python float and anything else as a NumPy array."""
+    array = keras.ops.convert_to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
+
+
+def _device() -> Any:
+    """Return the device on which Keras makes tensors."""
+    return torch.device(_keras.torch_device())
+
+
+@functools.cache
+def _fixed_facts() -> dict[str, Any]:
+    device = _device()
+    return {
+        "backend": "torch",
+        "keras": keras.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type,
+        "cores": os.cpu_count(),
+    }
+
+
+def _facts() -> dict[str, Any]:
+    return {**_fixed_facts(), "threads": torch.get_num_threads(), "precision": keras.config.floatx()}
