@@ -1,4 +1,4 @@
-"""Steps on PyTorch, one by one."""
+"""Steps on PyTorch: captured once and replayed, or run one by one as they are written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import torch
 from keepfit import _keras
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
+from keepfit.engine.torch_library import Library, loss_of
+from keepfit.engine.torch_program import Program
 from keepfit.state import Variables, variables_of
 
 # A block is small enough that a dispatch stays prompt whatever the data.
@@ -65,6 +67,7 @@ class TorchEngine(Engine):
         self.model = model
         self._key: ProgramKey | None = None
         self._kind = "stepwise"
+        self._library = Library(model)
         self._on_device: tuple[Any, Any] = (None, None)
         self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
         self._bytes = 0
@@ -98,10 +101,8 @@ class TorchEngine(Engine):
 
     def prepare(self, batch: Any, *, plan: str | None = None) -> Plan:
         """Choose how steps run; a pure function of the program and the device."""
-        del batch, plan
         self._lost = False
-        self._kind = "eager" if self.model.run_eagerly else "stepwise"
-        reason = "the model was compiled with run_eagerly=True" if self.model.run_eagerly else "one step at a time"
+        self._kind, reason = self._choose(batch, plan)
         return Plan(self._kind, reason, _facts())
 
     def most_steps(self, batch: Any) -> int:
@@ -115,13 +116,13 @@ class TorchEngine(Engine):
     def train(self, block: Block) -> Outcome:
         """Run training steps."""
         with self._mode(training=True), self._whole_or_not_at_all(self.variables.all()):
-            return self._run(self.model.train_step, block)
+            return self._run("train", block)
 
     def test(self, block: Block) -> Outcome:
         """Run test steps; they change metrics, and other variables where a layer does so."""
         found = self.variables
         with self._mode(training=False), self._whole_or_not_at_all([*found.non_trainable, *found.metrics]):
-            return self._run(torch.no_grad()(self.model.test_step), block)
+            return self._run("test", block)
 
     def is_lost(self) -> bool:
         """Return whether a dispatch failed part of the way in a state too large to be kept beside."""
@@ -129,19 +130,60 @@ class TorchEngine(Engine):
 
     def predict(self, block: Block) -> list[Any]:
         """Return the outputs for every batch."""
-        with self._mode(training=False), torch.no_grad():
-            outputs = [self.model.predict_step(batch) for batch in self._batches(block)]
+        with self._mode(training=False):
+            outputs = list(self._outputs("predict", block))
         return [keras.tree.map_structure(keras.ops.convert_to_numpy, result) for result in outputs]
+
+    # Which plan
+
+    def _choose(self, batch: Any, plan: str | None) -> tuple[str, str]:
+        if self.model.run_eagerly:
+            return "eager", "the model was compiled with run_eagerly=True"
+        if plan == "stepwise":
+            return plan, "pinned with plan="
+        batch = keras.tree.map_structure(_tensor, batch)
+        with self._mode(training=True):
+            program = self._library.program("train", self.model.train_step, batch, self.variables, self._key)
+        if program is None:
+            return "stepwise", f"the step cannot be captured: {self._library.reason('train', batch)}"
+        return "fused", f"the step was captured: {program.operations} operations"
 
     # One dispatch
 
-    def _run(self, step: Callable[[Any], Any], block: Block) -> Outcome:
-        losses = []
+    def _step(self, name: str) -> Callable[[Any], Any]:
+        step: Callable[[Any], Any] = getattr(self.model, f"{name}_step")
+        return step if name == "train" else torch.no_grad()(step)
+
+    def _run(self, name: str, block: Block) -> Outcome:
+        losses: list[Any] = []
         logs: Any = {}
-        for batch in self._batches(block):
-            logs = step(batch)
-            losses.append(_kept(_loss(logs)))
+        for logs in self._outputs(name, block, losses):
+            pass
         return TorchOutcome(keras.tree.map_structure(_kept, logs), losses, block.count)
+
+    def _outputs(self, name: str, block: Block, losses: list[Any] | None = None) -> Iterator[Any]:
+        """Yield what each step returns; with ``losses`` only that of the last one, and all losses there."""
+        step = getattr(self.model, f"{name}_step")
+        if name != "train":
+            step = torch.no_grad()(step)
+        structure, batches = self._batches(block)
+        program = None
+        for number, leaves in enumerate(batches):
+            if number == 0 and self._kind == "fused":
+                batch = keras.tree.pack_sequence_as(structure, leaves)
+                program = self._library.program(name, step, batch, self.variables, self._key, steps=block.count)
+            if program is None:
+                result = step(keras.tree.pack_sequence_as(structure, leaves))
+                loss = None if losses is None else _kept(loss_of(result))
+            elif losses is None or number == block.count - 1:
+                result = program([leaf for leaf in leaves if leaf is not None])
+                loss = loss_of(result)
+            else:
+                losses.append(program.loss([leaf for leaf in leaves if leaf is not None]))
+                continue
+            if losses is not None:
+                losses.append(loss)
+            yield result
 
     @contextmanager
     def _mode(self, *, training: bool) -> Iterator[None]:
@@ -173,21 +215,19 @@ class TorchEngine(Engine):
 
     # Batches
 
-    def _batches(self, block: Block) -> Iterator[Any]:
+    def _batches(self, block: Block) -> tuple[Any, Iterator[list[Any]]]:
+        """Return the form of a batch, and the leaves of every batch."""
         if block.arrays is None:
-            for batch in block.batches:
-                yield keras.tree.map_structure(lambda leaf: _aligned(_tensor(leaf)), batch)
-            return
-        host, arrays = self._on_device
+            given = (keras.tree.flatten(batch) for batch in block.batches)
+            return block.batches[0], ([_aligned(_tensor(leaf)) for leaf in leaves] for leaves in given)
+        host, tensors = self._on_device
         if host is not block.arrays:
-            arrays = keras.tree.map_structure(_tensor, block.arrays)
-            self._on_device = (block.arrays, arrays)
+            tensors = [_tensor(leaf) for leaf in keras.tree.flatten(block.arrays)]
+            self._on_device = (block.arrays, tensors)
         assert block.rows is not None
         rows = torch.as_tensor(block.rows).to(_device())
-        leaves = keras.tree.flatten(arrays)
         # Each batch is memory of its own, which begins where kernels like it to begin.
-        for index in rows.split(block.samples):
-            yield keras.tree.pack_sequence_as(arrays, [_rows(leaf, index) for leaf in leaves])
+        return block.arrays, ([_rows(leaf, index) for leaf in tensors] for index in rows.split(block.samples))
 
 
 def _tensor(leaf: Any) -> Any:
@@ -219,12 +259,6 @@ def _clones(tensors: list[Any]) -> list[Any]:
 def _kept(value: Any) -> Any:
     """Return a log apart from the variables and the graph it came from; reading it may come later."""
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
-
-
-def _loss(logs: Any) -> Any:
-    if isinstance(logs, dict):
-        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
-    return logs
 
 
 def host_number(value: Any) -> Any:

@@ -1,0 +1,197 @@
+"""What a captured step may have read of Python: the plain attributes of a model and of all it is made of."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from operator import is_
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from keepfit import _keras
+
+_SCALARS = (int, float, complex, str, bytes, bool, type(None), np.generic)
+_CALLABLES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
+_PARTS = (
+    keras.layers.Layer,
+    keras.metrics.Metric,
+    keras.losses.Loss,
+    keras.optimizers.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+    keras.DTypePolicy,
+    torch.nn.Module,
+)
+_LIBRARIES = frozenset({"keras", "torch", "numpy", "keepfit", "builtins", "threading", "_thread", "weakref", "logging"})
+_MOST_NUMBERS = 1024
+_MOST_DEPTH = 4
+# What the engine itself sets, and what says only how far Keras has come.
+_PASSING = frozenset({"training", "_called", "_is_compiled", "history", "stop_training", "run", "fit"})
+
+
+class Watch:
+    """The plain attributes of a model's layers, optimizer, losses and metrics, as they are now.
+
+    Numbers, strings and small arrays are compared by value, with their type;
+    functions, tensors and large arrays by identity. For custom classes, what
+    their methods read of their modules and closures counts too.
+
+    Args:
+        model: A compiled, built model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._entries: list[tuple[Any, dict[str, Any], int, tuple[str, ...], tuple[Any, ...]]] = []
+        self._contents: list[tuple[Any, dict[str, Any], str, Any]] = []
+        for owner, attributes, names in _watched(model):
+            scalars = {}
+            for name in attributes if names is None else names:
+                value = attributes.get(name)
+                if name in _PASSING:
+                    continue
+                if isinstance(value, (*_SCALARS, *_CALLABLES, torch.Tensor)):
+                    scalars[name] = value
+                elif (content := _content(value)) is not None:
+                    self._contents.append((owner, attributes, name, content))
+            size = len(attributes) if names is None else -1
+            self._entries.append((owner, attributes, size, tuple(scalars), tuple(scalars.values())))
+
+    def change(self) -> str | None:
+        """Return the name of something that is another now, or None."""
+        for index, (owner, attributes, size, names, values) in enumerate(self._entries):
+            if size >= 0 and len(attributes) != size:
+                return f"{_name(owner)} has other attributes"
+            if all(map(is_, map(attributes.get, names), values)):
+                continue
+            now = tuple(map(attributes.get, names))
+            for name, old, new in zip(names, values, now, strict=True):
+                if old is not new and not _equal(old, new):
+                    return f"{_name(owner)}.{name}"
+            self._entries[index] = (owner, attributes, size, names, now)
+        for owner, attributes, name, content in self._contents:
+            if _content(attributes.get(name)) != content:
+                return f"{_name(owner)}.{name}"
+        return None
+
+    def put_back(self) -> None:
+        """Give every scalar attribute the value it had."""
+        for _, attributes, size, names, values in self._entries:
+            if size < 0:
+                continue
+            for name, value in zip(names, values, strict=True):
+                if attributes.get(name) is not value and isinstance(value, _SCALARS):
+                    attributes[name] = value
+
+
+def _equal(old: Any, new: Any) -> bool:
+    return type(old) is type(new) and isinstance(old, _SCALARS) and bool(old == new)
+
+
+def _name(owner: Any) -> str:
+    return owner if isinstance(owner, str) else type(owner).__name__
+
+
+def _content(value: Any, depth: int = 0) -> Any:
+    """Return what can be compared of a container or an array, None where there is nothing."""
+    if isinstance(value, np.ndarray):
+        return ("array", value.tobytes()) if value.size <= _MOST_NUMBERS and value.dtype != object else ("id", id(value))
+    if isinstance(value, (*_CALLABLES, torch.Tensor)):
+        return ("id", id(value))
+    if isinstance(value, _SCALARS):
+        return (type(value).__name__, value)
+    if depth >= _MOST_DEPTH or isinstance(value, torch.nn.Module):
+        return None
+    if isinstance(value, dict) and len(value) <= _MOST_NUMBERS:
+        found = tuple((str(key), _content(item, depth + 1)) for key, item in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)) and len(value) <= _MOST_NUMBERS:
+        found = tuple(("", _content(item, depth + 1)) for item in value)
+    else:
+        return None
+    return ("container", found) if any(item is not None for _, item in found) else None
+
+
+def _watched(model: Any) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...] | None]]:
+    """Yield owner, namespace and the names in it that count (None for all)."""
+    seen: set[int] = set()
+    kinds: set[type] = set()
+    waiting: list[Any] = [model, *_keras.all_layers(model), model.optimizer, *model.metrics, *_keras.losses(model)]
+    while waiting:
+        part = waiting.pop()
+        if part is None or id(part) in seen or not hasattr(part, "__dict__"):
+            continue
+        seen.add(id(part))
+        attributes = vars(part)
+        yield part, attributes, None
+        kinds.add(type(part))
+        for name, value in attributes.items():
+            if name not in _PASSING:
+                waiting.extend(_parts_in(value))
+    read: set[int] = set()
+    for kind in kinds:
+        for base in kind.__mro__:
+            if not _is_of_a_library(base):
+                for member in vars(base).values():
+                    yield from _read_by(getattr(member, "__func__", getattr(member, "fget", member)), read)
+
+
+def _parts_in(value: Any, depth: int = 0) -> Iterator[Any]:
+    if isinstance(value, _PARTS) or (hasattr(value, "__dict__") and not _is_of_a_library(type(value))):
+        yield value
+    elif depth < _MOST_DEPTH and isinstance(value, dict):
+        for item in list(value.values()):
+            yield from _parts_in(item, depth + 1)
+    elif depth < _MOST_DEPTH and isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _parts_in(item, depth + 1)
+
+
+def _is_of_a_library(kind: Any) -> bool:
+    return str(getattr(kind, "__module__", "")).partition(".")[0] in _LIBRARIES or isinstance(kind, types.ModuleType)
+
+
+def _read_by(function: Any, seen: set[int]) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...]]]:
+    """Yield what a function of the user's, and those it calls by name, read of modules and closures."""
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, types.FunctionType) or id(function) in seen or _is_of_a_library(function):
+        return
+    seen.add(id(function))
+    names = tuple(name for name in _names_in(function.__code__) if name in function.__globals__)
+    yield function.__qualname__, function.__globals__, names
+    inner: list[Any] = [function.__globals__[name] for name in names]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            inner.append(cell.cell_contents)
+        except ValueError:
+            continue
+        yield function.__qualname__, _Cell(name, cell), (name,)
+    for value in inner:
+        yield from _read_by(value, seen)
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+class _Cell(dict[str, Any]):
+    """A closure's variable, read like a namespace of one name."""
+
+    def __init__(self, name: str, cell: Any) -> None:
+        super().__init__()
+        self._cell = cell
+
+    get: Callable[..., Any]
+
+    def get(self, name: Any, default: Any = None) -> Any:  # type: ignore[no-redef]
+        """Return what the variable holds."""
+        try:
+            return self._cell.cell_contents
+        except ValueError:
+            return default
