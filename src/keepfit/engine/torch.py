@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import os
 import platform
@@ -18,7 +19,6 @@ from keepfit import _keras
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.engine.torch_library import Library, loss_of
-from keepfit.engine.torch_program import Program
 from keepfit.state import Variables, variables_of
 
 # A block is small enough that a dispatch stays prompt whatever the data.
@@ -67,6 +67,7 @@ class TorchEngine(Engine):
         self.model = model
         self._key: ProgramKey | None = None
         self._kind = "stepwise"
+        self._captures = True
         self._library = Library(model)
         self._on_device: tuple[Any, Any] = (None, None)
         self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
@@ -137,6 +138,7 @@ class TorchEngine(Engine):
     # Which plan
 
     def _choose(self, batch: Any, plan: str | None) -> tuple[str, str]:
+        self._captures = not self.model.run_eagerly and plan != "stepwise"
         if self.model.run_eagerly:
             return "eager", "the model was compiled with run_eagerly=True"
         if plan == "stepwise":
@@ -156,9 +158,7 @@ class TorchEngine(Engine):
 
     def _run(self, name: str, block: Block) -> Outcome:
         losses: list[Any] = []
-        logs: Any = {}
-        for logs in self._outputs(name, block, losses):
-            pass
+        (logs,) = collections.deque(self._outputs(name, block, losses), maxlen=1)
         return TorchOutcome(keras.tree.map_structure(_kept, logs), losses, block.count)
 
     def _outputs(self, name: str, block: Block, losses: list[Any] | None = None) -> Iterator[Any]:
@@ -169,7 +169,7 @@ class TorchEngine(Engine):
         structure, batches = self._batches(block)
         program = None
         for number, leaves in enumerate(batches):
-            if number == 0 and self._kind == "fused":
+            if number == 0 and self._captures:
                 batch = keras.tree.pack_sequence_as(structure, leaves)
                 program = self._library.program(name, step, batch, self.variables, self._key, steps=block.count)
             if program is None:

@@ -31,12 +31,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from keepfit import _keras
 
 _MOST_OPERATIONS = 20_000
-_FOLDED_NUMBERS = 1 << 16
 _READINGS = frozenset(
     {"numpy", "tolist", "__array__", "data_ptr", "untyped_storage", "storage", "__dlpack__", "__reduce_ex__"}
 )
 # What gives back the memory it took, and matters to gradients only.
-_DETOURS = (torch.ops.aten.detach.default, torch.ops.aten.lift_fresh.default, torch.ops.aten.alias.default)
+DETOURS = (torch.ops.aten.detach.default, torch.ops.aten.lift_fresh.default, torch.ops.aten.alias.default)
 
 
 class NotCapturedError(Exception):
@@ -150,7 +149,7 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
     return recorder.recording(structure)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few annotations
     """Notes every operation that reaches PyTorch's dispatcher."""
 
     def __init__(self, leaves: list[Any], variables: list[Any]) -> None:
@@ -256,8 +255,9 @@ class _Recorder(TorchDispatchMode):
                 slots[False].append(self._slot(other).index)
                 with _disable_current_modes():
                     now = now.detach()
-                outs.append(self._new(now))
-                self._share([slots[True][-1], slots[False][-1], outs[-1]])
+                out = self._new(now)
+                outs.append(out)
+                self._share([slots[True][-1], slots[False][-1], out])
             elif type(one) is not type(other) or (one is not other and one != other):
                 self.refuse("it branches by what a tensor holds")
             given.append(now)
@@ -296,7 +296,8 @@ class _Recorder(TorchDispatchMode):
         raise NotCapturedError(self.refusal)
 
     def _note(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-        operation = Operation(function, *with_tensors_as((args, kwargs), self._slot), call=function)
+        taken, named = with_tensors_as((args, kwargs), self._slot)
+        operation = Operation(function, taken, named, call=function)
         self._operations.append(operation)
         self._total += 1
         if self._total > _MOST_OPERATIONS:
@@ -351,7 +352,7 @@ class _Recorder(TorchDispatchMode):
                     yield self._slots[tensor]
 
 
-class _Readings(TorchFunctionMode):
+class _Readings(TorchFunctionMode):  # type: ignore[misc]
     """Sees what never reaches the dispatcher: tensors read as memory, and functions that read one by themselves."""
 
     def __init__(self, recorder: _Recorder) -> None:
@@ -371,11 +372,11 @@ class _Readings(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _Seen(Exception):  # noqa: N818 - it is no error
+class _Seen(Exception):
     """What a call came to at the dispatcher."""
 
 
-class _Probe(TorchDispatchMode):
+class _Probe(TorchDispatchMode):  # type: ignore[misc]
     """Tells which operation a call comes to, and lets it not happen."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -393,7 +394,7 @@ def _quickest(func: Any, args: Any, kwargs: Any) -> Any:
             continue
         try:
             with _Probe():
-                found(*args, **kwargs)
+                found(*args, **kwargs)  # type: ignore[misc]
         except _Seen as seen:
             if seen.args[0] is func:
                 return found

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import torch
 
 from keepfit.engine.torch_capture import (
-    _DETOURS,
+    DETOURS,
     NotCapturedError,
     Operation,
     Recording,
@@ -33,9 +32,7 @@ class Program:
     def __init__(self, recording: Recording, loss: Callable[[Any], Any]) -> None:
         same: dict[int, int] = {}
         operations = _folded(_without_detours(recording.operations, same), recording)
-        result = with_tensors_as(
-            recording.result, lambda slot: Slot(same.get(slot.index, slot.index)), kind=Slot
-        )
+        result = with_tensors_as(recording.result, lambda slot: Slot(same.get(slot.index, slot.index)), kind=Slot)
         self.operations = len(operations)
         self._whole = _Function(operations, recording, result)
         self._loss = _Function(operations, recording, loss(result))
@@ -78,7 +75,7 @@ def _without_detours(operations: list[Operation], same: dict[int, int]) -> list[
         for branch in operation.branches:
             branch.operations = _without_detours(branch.operations, same)
             branch.results = [now(index) for index in branch.results]
-        if operation.function in _DETOURS and operation.outs[0] is not None:
+        if operation.function in DETOURS and operation.outs[0] is not None:
             if operation.outs[0] != operation.args[0].index:
                 same[operation.outs[0]] = operation.args[0].index
         else:
@@ -121,14 +118,10 @@ def _needed(operations: list[Operation], used: set[int]) -> list[Operation]:
     return kept[::-1]
 
 
-def _compiled(
-    operations: list[Operation], recording: Recording, results: list[int]
-) -> Callable[..., tuple[Any, ...]]:
+def _compiled(operations: list[Operation], recording: Recording, results: list[int]) -> Callable[..., tuple[Any, ...]]:
     writer = _Writer(recording, keep=set(results))
     lines = writer.block(operations)
-    returned = "".join(
-        writer.name(index) + (", " if recording.own(index) else ".clone(), ") for index in results
-    )
+    returned = "".join(writer.name(index) + (", " if recording.own(index) else ".clone(), ") for index in results)
     body = "\n        ".join([*lines, f"return ({returned})"])
     inner = f"    def run({', '.join(f'b{index}' for index in recording.batch)}):\n        {body}\n    return run"
     source = f"def make({', '.join(writer.bound)}):\n{inner}"
@@ -196,8 +189,7 @@ class _Writer:
         for word, branch in zip((f"if {self._text(operation.args[0])}:", "else:"), operation.branches, strict=True):
             inner = self.block(branch.operations, tuple(branch.results))
             inner += [
-                f"t{out} = {self.name(result)}"
-                for out, result in zip(operation.made(), branch.results, strict=True)
+                f"t{out} = {self.name(result)}" for out, result in zip(operation.made(), branch.results, strict=True)
             ]
             lines += [word, *(f"    {line}" for line in inner or ["pass"])]
             constants = {index: name for index, name in self._names.items() if name in self.bound}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import is_
 from typing import Any
 
@@ -99,7 +99,9 @@ def _name(owner: Any) -> str:
 def _content(value: Any, depth: int = 0) -> Any:
     """Return what can be compared of a container or an array, None where there is nothing."""
     if isinstance(value, np.ndarray):
-        return ("array", value.tobytes()) if value.size <= _MOST_NUMBERS and value.dtype != object else ("id", id(value))
+        return (
+            ("array", value.tobytes()) if value.size <= _MOST_NUMBERS and value.dtype != object else ("id", id(value))
+        )
     if isinstance(value, (*_CALLABLES, torch.Tensor)):
         return ("id", id(value))
     if isinstance(value, _SCALARS):
@@ -168,7 +170,7 @@ def _read_by(function: Any, seen: set[int]) -> Iterator[tuple[Any, dict[str, Any
             inner.append(cell.cell_contents)
         except ValueError:
             continue
-        yield function.__qualname__, _Cell(name, cell), (name,)
+        yield function.__qualname__, _Cell(cell), (name,)
     for value in inner:
         yield from _read_by(value, seen)
 
@@ -181,16 +183,15 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
 
 
 class _Cell(dict[str, Any]):
-    """A closure's variable, read like a namespace of one name."""
+    """A closure's variable, read like a namespace."""
 
-    def __init__(self, name: str, cell: Any) -> None:
+    def __init__(self, cell: types.CellType) -> None:
         super().__init__()
         self._cell = cell
 
-    get: Callable[..., Any]
-
-    def get(self, name: Any, default: Any = None) -> Any:  # type: ignore[no-redef]
+    def get(self, key: str, default: Any = None) -> Any:
         """Return what the variable holds."""
+        del key
         try:
             return self._cell.cell_contents
         except ValueError:
