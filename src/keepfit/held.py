@@ -21,6 +21,11 @@ from numpy.typing import NDArray
 
 from keepfit import _keras
 
+if keras.backend.backend() == "torch":
+    import torch
+
+    _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Held(ABC):
     """A tensor that nobody changes, with what the rest of keepfit asks of an array.
@@ -102,7 +107,7 @@ class HeldTorch(Held):
     def is_in(self, variable: Any) -> bool:
         """Compare bits, since a parameter can be written in ways that leave no trace (``.data``)."""
         now = _keras.value(variable).detach()
-        return bool(now.device == self.tensor.device and _same_bytes(now, self.tensor))
+        return bool(now.device == self.tensor.device and _same_bits(now, self.tensor))
 
     def put(self, variable: Any) -> None:
         """Copy the tensor into the parameter."""
@@ -158,13 +163,14 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _same_bytes(one: Any, other: Any) -> bool:
-    import torch
-
-    return one.shape == other.shape and bool(torch.equal(_bytes_of(one), _bytes_of(other)))
+def _same_bits(one: Any, other: Any) -> bool:
+    whole = _WHOLE_NUMBERS.get(one.dtype.itemsize)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if whole is None or one.layout != torch.strided:
+        return bool(torch.equal(_bytes_of(one), _bytes_of(other)))
+    return bool(torch.equal(one.view(whole), other.view(whole)))
 
 
 def _bytes_of(tensor: Any) -> Any:
-    import torch
-
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -71,6 +71,7 @@ class TorchEngine(Engine):
         self._library = Library(model)
         self._on_device: tuple[Any, Any] = (None, None)
         self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
+        self._modules: tuple[ProgramKey | None, list[Any]] = (None, [])
         self._bytes = 0
         self._lost = False
 
@@ -189,12 +190,25 @@ class TorchEngine(Engine):
     def _mode(self, *, training: bool) -> Iterator[None]:
         """Tell modules that look at ``self.training``; as in Keras it is off outside of training steps."""
         if self.model.training is not training:
-            self.model.train(training)
+            self._tell(training)
         try:
             yield
         finally:
             if training:
-                self.model.eval()
+                self._tell(False)
+
+    def _tell(self, training: bool) -> None:
+        """Do what ``model.train(training)`` does; Keras looks at every attribute that is set, which takes a while."""
+        key, modules = self._modules
+        if key is not self._key or key is None:
+            modules = list(self.model.modules())
+            if any(type(module).train is not torch.nn.Module.train for module in modules):
+                modules = []
+            self._modules = (self._key, modules)
+        if not modules:
+            self.model.train(training)
+        for module in modules:
+            vars(module)["training"] = training
 
     @contextmanager
     def _whole_or_not_at_all(self, variables: list[Any]) -> Iterator[None]:

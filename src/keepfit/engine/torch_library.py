@@ -13,7 +13,7 @@ from keepfit import _keras, randomness
 from keepfit.engine.program import ProgramKey
 from keepfit.engine.torch_capture import NotCapturedError, record
 from keepfit.engine.torch_program import Program
-from keepfit.engine.torch_watch import Watch
+from keepfit.engine.torch_watch import Watch, has_hooks
 from keepfit.state import Variables
 
 # Batches of another shape than those of `prepare` are captured when they have come so often.
@@ -101,6 +101,8 @@ class Library:
         watch = Watch(self._model)
         entry = _Entry(key, watch, tensors, None)
         try:
+            if has_hooks(self._model):
+                raise NotCapturedError("a module in it has hooks")
             recording = record(step, batch, variables=tensors)
             if watch.change() is not None:
                 # A step may settle things when it runs for the first time, and they count once they are settled.

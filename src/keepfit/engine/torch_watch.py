@@ -26,11 +26,15 @@ _PARTS = (
     keras.DTypePolicy,
     torch.nn.Module,
 )
-_LIBRARIES = frozenset({"keras", "torch", "numpy", "keepfit", "builtins", "threading", "_thread", "weakref", "logging"})
+_LISTS = (torch.nn.ParameterDict, torch.nn.ParameterList, keras.Variable)
+_LIBRARIES = frozenset(
+    {"keras", "torch", "numpy", "keepfit", "builtins", "collections", "threading", "_thread", "weakref", "logging"}
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MOST_NUMBERS = 1024
 _MOST_DEPTH = 4
 # What the engine itself sets, and what says only how far Keras has come.
-_PASSING = frozenset({"training", "_called", "_is_compiled", "history", "stop_training", "run", "fit"})
+_PASSING = frozenset({"training", "_called", "history", "stop_training", "run", "fit", "call_signature_parameters"})
 
 
 class Watch:
@@ -45,10 +49,10 @@ class Watch:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
         self._entries: list[tuple[Any, dict[str, Any], int, tuple[str, ...], tuple[Any, ...]]] = []
         self._contents: list[tuple[Any, dict[str, Any], str, Any]] = []
         for owner, attributes, names in _watched(model):
+            of_a_library = names is None and _is_of_a_library(type(owner))
             scalars = {}
             for name in attributes if names is None else names:
                 value = attributes.get(name)
@@ -56,8 +60,12 @@ class Watch:
                     continue
                 if isinstance(value, (*_SCALARS, *_CALLABLES, torch.Tensor)):
                     scalars[name] = value
+                elif of_a_library and name.startswith("_"):
+                    continue  # what Keras's own objects keep there is no setting
                 elif (content := _content(value)) is not None:
                     self._contents.append((owner, attributes, name, content))
+            if names is None and isinstance(owner, torch.nn.Module) and not isinstance(owner, keras.layers.Layer):
+                self._contents += [(owner, attributes, name, _content(attributes[name])) for name in _HOOKS]
             size = len(attributes) if names is None else -1
             self._entries.append((owner, attributes, size, tuple(scalars), tuple(scalars.values())))
 
@@ -86,6 +94,12 @@ class Watch:
             for name, value in zip(names, values, strict=True):
                 if attributes.get(name) is not value and isinstance(value, _SCALARS):
                     attributes[name] = value
+
+
+def has_hooks(model: Any) -> bool:
+    """Return whether a PyTorch module in a model calls hooks; layers of Keras do not call theirs."""
+    modules = (module for module in model.modules() if not isinstance(module, keras.layers.Layer))
+    return any(getattr(module, name, None) for module in modules for name in _HOOKS)
 
 
 def _equal(old: Any, new: Any) -> bool:
@@ -124,7 +138,7 @@ def _watched(model: Any) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...] 
     waiting: list[Any] = [model, *_keras.all_layers(model), model.optimizer, *model.metrics, *_keras.losses(model)]
     while waiting:
         part = waiting.pop()
-        if part is None or id(part) in seen or not hasattr(part, "__dict__"):
+        if part is None or id(part) in seen or not hasattr(part, "__dict__") or isinstance(part, _LISTS):
             continue
         seen.add(id(part))
         attributes = vars(part)
