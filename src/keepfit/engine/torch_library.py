@@ -108,10 +108,10 @@ class Library:
                 # A step may settle things when it runs for the first time, and they count once they are settled.
                 entry.watch = Watch(self._model)
                 recording = record(step, batch, variables=tensors)
-            program = Program(recording, loss_of)
-            self._check(program, step, batch, tensors)
             if (change := entry.watch.change()) is not None:
                 raise NotCapturedError(f"it changes {change}")
+            program = Program(recording, loss_of)
+            self._check(program, step, batch, tensors)
             entry.program = program
         except NotCapturedError as error:
             entry.reason = str(error)

@@ -128,7 +128,7 @@ def _content(value: Any, depth: int = 0) -> Any:
         found = tuple(("", _content(item, depth + 1)) for item in value)
     else:
         return None
-    return ("container", found) if any(item is not None for _, item in found) else None
+    return ("container", found)
 
 
 def _watched(model: Any) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...] | None]]:
