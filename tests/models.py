@@ -96,6 +96,13 @@ class CustomStep(keras.Model):
         prediction, non_trainable = self.stateless_call(trainable, non_trainable, x, training=True)
         return keras.ops.mean((prediction - y) ** 2) / 2, non_trainable
 
+    def test_step(self, *arguments: Any) -> Any:
+        if keras.backend.backend() != "torch":
+            return super().test_step(*arguments)
+        x, y = arguments[0]
+        self.tracker.update_state(keras.ops.mean((self(x, training=False) - y) ** 2) / 2)
+        return {"loss": self.tracker.result()}
+
     def train_step(self, *arguments: Any) -> Any:
         return getattr(self, f"train_step_{keras.backend.backend()}")(*arguments)
 
@@ -195,6 +202,8 @@ def convolution() -> tuple[Any, Any, Any]:
     )
 
 
+# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs.
+_IMPOSSIBLE = {"torch": ("stateful_lstm",)}.get(keras.backend.backend(), ())
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     maker.__name__: maker
     for maker in (
@@ -211,7 +220,15 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         schedule,
         convolution,
     )
+    if maker.__name__ not in _IMPOSSIBLE
 }
+# On PyTorch layers draw from the same generator as the loaders of Keras's own trainer, which we have not.
+DRAWS_AS_KERAS = [
+    name
+    for name in MODELS
+    if keras.backend.backend() != "torch"
+    or name not in ("dropout_batch_norm", "custom_train_step", "gradient_accumulation", "convolution")
+]
 
 
 def make(name: str, *, seed: int = 3) -> tuple[Any, Any, Any]:

@@ -418,6 +418,9 @@ def foreign_iterator(adapter: Any) -> Iterator[Any]:
     """Return a new iterator over the batches of Keras's adapter, fit for the backend in force."""
     if keras.backend.backend() == "jax":
         return iter(adapter.get_jax_iterator())
+    given = type(adapter).get_numpy_iterator is not _adapters().data_adapter.DataAdapter.get_numpy_iterator
+    if keras.backend.backend() == "torch" and not given:
+        return iter(adapter.get_torch_dataloader())
     return iter(adapter.get_numpy_iterator())
 
 

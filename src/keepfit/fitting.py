@@ -481,7 +481,7 @@ class FitCall:
         before = point.state.get("plan") or {}
         changed = [
             f"{name}: {before[name]} before, {record.plan.get(name)} now"
-            for name in ("backend", "plan", "device", "threads", "jax", "keras")
+            for name in ("backend", "plan", "device", "threads", "jax", "torch", "keras")
             if name in before and before[name] != record.plan.get(name)
         ]
         if changed:

@@ -13,8 +13,8 @@ from tests.models import make
 
 
 def patience() -> Any:
-    """Return an early stopping that never stops, and puts the best weights back."""
-    return keras.callbacks.EarlyStopping("loss", patience=99, restore_best_weights=True)
+    """Return an early stopping that never stops, and puts back the weights that were best: here those of the start."""
+    return keras.callbacks.EarlyStopping("loss", mode="max", patience=99, restore_best_weights=True)
 
 
 def test_fit_continues_with_the_callback_that_rewrote_weights() -> None:

@@ -200,8 +200,10 @@ def test_fits_go_on_in_one_generator() -> None:
             seen.append(logs["number"])
 
     class Model(keras.Sequential):
-        def train_step(self, state: Any, data: Any) -> Any:
-            return {"number": data[0][0, 0]}, state
+        def train_step(self, *arguments: Any) -> Any:
+            *state, data = arguments
+            logs = {"number": data[0][0, 0]}
+            return (logs, *state) if state else logs
 
     model = Model([keras.Input((6,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -159,8 +160,7 @@ def test_another_plan_on_resume_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(Stop):
         run.fit(x, y, **arguments())
     run.close()
-    from keepfit.engine import jax as engine
-
+    engine = importlib.import_module(f"keepfit.engine.{keras.backend.backend()}")
     facts = {**engine._device_facts(), "threads": 77}
     monkeypatch.setattr(engine, "_device_facts", lambda: facts)
     with pytest.warns(KeepfitWarning, match="threads: .* before, 77 now"):

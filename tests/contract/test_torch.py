@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -51,9 +52,7 @@ def classifier() -> tuple[Any, Any, Any]:
     keras.utils.set_random_seed(7)
     stack = [keras.Input((5,), dtype="int32"), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)]
     model = keras.Sequential([*stack, layers.Softmax()])
-    model.compile(
-        optimizers.Adam(1e-2, global_clipnorm=0.5), "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    model.compile(optimizers.Adam(1e-2, global_clipnorm=0.5), "sparse_categorical_crossentropy", metrics=["accuracy"])
     generator = np.random.default_rng(3)
     return model, generator.integers(0, 9, (700, 5)), generator.integers(0, 3, 700)
 
@@ -66,7 +65,11 @@ def transformer() -> tuple[Any, Any, Any]:
     model = keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(hidden)))
     model.compile(optimizers.Lion(1e-3), "mse")
     generator = np.random.default_rng(3)
-    return model, generator.normal(size=(700, 4, 6)).astype("float32"), generator.normal(size=(700, 1)).astype("float32")
+    return (
+        model,
+        generator.normal(size=(700, 4, 6)).astype("float32"),
+        generator.normal(size=(700, 1)).astype("float32"),
+    )
 
 
 def mixed() -> tuple[Any, Any, Any]:
@@ -186,6 +189,23 @@ def test_what_changes_between_dispatches_is_honoured(between: Callable[[Any, int
 
 
 SCALE = 1.0
+NAMESPACE = SimpleNamespace(alpha=1.0)
+
+
+def closure() -> tuple[Callable[[], float], Callable[[float], None]]:
+    value = 1.0
+
+    def get() -> float:
+        return value
+
+    def put(new: float) -> None:
+        nonlocal value
+        value = new
+
+    return get, put
+
+
+scale_of, set_scale = closure()
 
 
 class Scaled(keras.Model):
@@ -218,6 +238,10 @@ class Scaled(keras.Model):
                 return self.settings["alpha"]
             case "global":
                 return SCALE
+            case "namespace":
+                return NAMESPACE.alpha
+            case "closure":
+                return scale_of()
             case "value":
                 return 2.0 if loss > 1 else 1.0
             case "host":
@@ -258,11 +282,12 @@ def change(model: Any, step: int) -> None:
     global SCALE
     value = 1.0 + step // 40
     model.alpha = model.settings["alpha"] = SCALE = value
-    model.table[0] = value
+    model.table[0] = NAMESPACE.alpha = value
+    set_scale(value)
     model.tensor = torch.tensor(value)
 
 
-@pytest.mark.parametrize("how", ["attribute", "array", "tensor", "container", "global"])
+@pytest.mark.parametrize("how", ["attribute", "array", "tensor", "container", "global", "namespace", "closure"])
 def test_what_a_train_step_reads_may_change_between_dispatches(how: str) -> None:
     """Numbers, arrays and tensors in attributes, containers and modules are honoured when a callback sets them."""
     plan, bits, _ = train(scaled(how), None, [20] * 6, change)

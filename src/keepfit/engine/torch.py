@@ -287,7 +287,7 @@ def _device() -> Any:
 
 
 @functools.cache
-def _fixed_facts() -> dict[str, Any]:
+def _device_facts() -> dict[str, Any]:
     device = _device()
     return {
         "backend": "torch",
@@ -300,4 +300,4 @@ def _fixed_facts() -> dict[str, Any]:
 
 
 def _facts() -> dict[str, Any]:
-    return {**_fixed_facts(), "threads": torch.get_num_threads(), "precision": keras.config.floatx()}
+    return {"threads": torch.get_num_threads(), **_device_facts(), "precision": keras.config.floatx()}

@@ -21,13 +21,13 @@ _SEEN_BEFORE = 8
 # A model whose attributes change again and again is not captured again and again.
 _MOST_CHANGES = 8
 _MOST_PROGRAMS = 32
+_MOST_SHAPES = 1024
 
 
 @dataclass
 class _Entry:
     """What is known of one step for batches of one shape."""
 
-    key: ProgramKey | None
     watch: Watch
     tensors: list[Any]
     program: Program | None
@@ -43,6 +43,7 @@ class Library:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._key: ProgramKey | None = None
         self._entries: dict[Any, _Entry] = {}
         self._seen: dict[Any, int] = {}
         self._changes: dict[str, int] = {}
@@ -67,27 +68,29 @@ class Library:
             key: What the program depends on beside attributes.
             steps: How many steps it is asked for; a few of a shape seen seldom do not pay.
         """
+        if key != self._key:
+            self._key = key
+            self._entries.clear()
+            self._seen.clear()
+            self._changes.clear()
         place = _place(name, batch)
         entry = self._entries.get(place)
         tensors = [_keras.value(v) for v in variables.all()]
         if entry is not None:
-            if entry.key == key and _are(entry.tensors, tensors) and (change := entry.watch.change()) is None:
+            if _are(entry.tensors, tensors) and entry.watch.change() is None:
                 return entry.program
             del self._entries[place]
-            if entry.key != key:
-                self._changes.clear()
-            elif change is not None:
-                self._changes[name] = self._changes.get(name, 0) + 1
+            self._changes[name] = self._changes.get(name, 0) + 1
             steps = _SEEN_BEFORE
-        if self._changes.get(name, 0) >= _MOST_CHANGES:
+        if self._changes.get(name, 0) > _MOST_CHANGES or len(self._entries) >= _MOST_PROGRAMS:
             return None
-        self._seen[place] = seen = self._seen.get(place, 0) + steps
+        seen = self._seen.get(place, 0) + steps
         if seen < _SEEN_BEFORE:
+            if len(self._seen) >= _MOST_SHAPES:
+                self._seen.clear()
+            self._seen[place] = seen
             return None
-        if len(self._entries) >= _MOST_PROGRAMS:
-            self._entries.clear()
-            self._seen.clear()
-        entry = self._entries[place] = self._captured(step, batch, tensors, key)
+        entry = self._entries[place] = self._captured(step, batch, tensors)
         return entry.program
 
     def reason(self, name: str, batch: Any) -> str:
@@ -95,11 +98,11 @@ class Library:
         entry = self._entries.get(_place(name, batch))
         return "its attributes change all the time" if entry is None else entry.reason
 
-    def _captured(self, step: Callable[[Any], Any], batch: Any, tensors: list[Any], key: ProgramKey | None) -> _Entry:
+    def _captured(self, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> _Entry:
         """Capture a step and leave no trace: what running it changes is put back."""
         state = _State(tensors)
         watch = Watch(self._model)
-        entry = _Entry(key, watch, tensors, None)
+        entry = _Entry(watch, tensors, None)
         try:
             if has_hooks(self._model):
                 raise NotCapturedError("a module in it has hooks")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+import sysconfig
 import types
 from collections.abc import Iterator
 from operator import is_
@@ -27,12 +30,11 @@ _PARTS = (
     torch.nn.Module,
 )
 _LISTS = (torch.nn.ParameterDict, torch.nn.ParameterList, keras.Variable)
-_LIBRARIES = frozenset(
-    {"keras", "torch", "numpy", "keepfit", "builtins", "collections", "threading", "_thread", "weakref", "logging"}
-)
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MOST_NUMBERS = 1024
 _MOST_DEPTH = 4
+_MOST_PARTS = 20_000
 # What the engine itself sets, and what says only how far Keras has come.
 _PASSING = frozenset({"training", "_called", "history", "stop_training", "run", "fit", "call_signature_parameters"})
 
@@ -134,29 +136,35 @@ def _content(value: Any, depth: int = 0) -> Any:
 def _watched(model: Any) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...] | None]]:
     """Yield owner, namespace and the names in it that count (None for all)."""
     seen: set[int] = set()
-    kinds: set[type] = set()
     waiting: list[Any] = [model, *_keras.all_layers(model), model.optimizer, *model.metrics, *_keras.losses(model)]
-    while waiting:
+    while waiting and len(seen) < _MOST_PARTS:
         part = waiting.pop()
-        if part is None or id(part) in seen or not hasattr(part, "__dict__") or isinstance(part, _LISTS):
+        if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        attributes = vars(part)
-        yield part, attributes, None
-        kinds.add(type(part))
-        for name, value in attributes.items():
-            if name not in _PASSING:
-                waiting.extend(_parts_in(value))
-    read: set[int] = set()
-    for kind in kinds:
-        for base in kind.__mro__:
-            if not _is_of_a_library(base):
-                for member in vars(base).values():
-                    yield from _read_by(getattr(member, "__func__", getattr(member, "fget", member)), read)
+        if isinstance(part, types.FunctionType):
+            for owner, namespace, names in _read_by(part):
+                yield owner, namespace, names
+                for name in names:
+                    waiting.extend(_parts_in(namespace.get(name)))
+        elif hasattr(part, "__dict__") and not isinstance(part, _LISTS):
+            yield part, vars(part), None
+            for name, value in vars(part).items():
+                if name not in _PASSING:
+                    waiting.extend(_parts_in(value))
+            for base in type(part).__mro__:
+                if not _is_of_a_library(base):
+                    for member in vars(base).values():
+                        waiting.extend(_parts_in(getattr(member, "fget", member)))
 
 
 def _parts_in(value: Any, depth: int = 0) -> Iterator[Any]:
-    if isinstance(value, _PARTS) or (hasattr(value, "__dict__") and not _is_of_a_library(type(value))):
+    """Yield what in a value has attributes or code that a step may read."""
+    value = getattr(value, "__func__", value)
+    if isinstance(value, types.FunctionType):
+        value = getattr(value, "__wrapped__", value)
+        yield from [] if _is_of_a_library(value) else [value]
+    elif isinstance(value, _PARTS):
         yield value
     elif depth < _MOST_DEPTH and isinstance(value, dict):
         for item in list(value.values()):
@@ -164,29 +172,36 @@ def _parts_in(value: Any, depth: int = 0) -> Iterator[Any]:
     elif depth < _MOST_DEPTH and isinstance(value, (list, tuple)):
         for item in value:
             yield from _parts_in(item, depth + 1)
+    elif not isinstance(value, (type, types.ModuleType)) and not _is_of_a_library(type(value)):
+        yield value
 
 
 def _is_of_a_library(kind: Any) -> bool:
-    return str(getattr(kind, "__module__", "")).partition(".")[0] in _LIBRARIES or isinstance(kind, types.ModuleType)
+    return _is_library(str(getattr(kind, "__module__", "")).partition(".")[0])
 
 
-def _read_by(function: Any, seen: set[int]) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...]]]:
-    """Yield what a function of the user's, and those it calls by name, read of modules and closures."""
-    function = getattr(function, "__wrapped__", function)
-    if not isinstance(function, types.FunctionType) or id(function) in seen or _is_of_a_library(function):
-        return
-    seen.add(id(function))
-    names = tuple(name for name in _names_in(function.__code__) if name in function.__globals__)
-    yield function.__qualname__, function.__globals__, names
-    inner: list[Any] = [function.__globals__[name] for name in names]
+@functools.cache
+def _is_library(name: str) -> bool:
+    """Return whether a package is installed rather than written by the user."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if name == "__main__" or module is None:
+        return False
+    if name == "keepfit" or file is None:
+        return True
+    return "site-packages" in file or "dist-packages" in file or file.startswith(_STANDARD_LIBRARY)
+
+
+def _read_by(function: types.FunctionType) -> Iterator[tuple[Any, dict[str, Any], tuple[str, ...]]]:
+    """Yield what a function of the user's reads of modules and closures."""
+    words = set(_names_in(function.__code__))
+    yield function.__qualname__, function.__globals__, tuple(words.intersection(function.__globals__))
+    for name in words:
+        module = function.__globals__.get(name)
+        if isinstance(module, types.ModuleType) and not _is_library(module.__name__.partition(".")[0]):
+            yield module.__name__, vars(module), tuple(words.intersection(vars(module)))
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            inner.append(cell.cell_contents)
-        except ValueError:
-            continue
         yield function.__qualname__, _Cell(cell), (name,)
-    for value in inner:
-        yield from _read_by(value, seen)
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:

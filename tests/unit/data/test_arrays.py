@@ -55,6 +55,9 @@ INPUTS = {
 }
 
 
+ON_JAX = keras.backend.backend() == "jax"  # where sparse arrays stay sparse
+
+
 def dense(leaf):
     return np.asarray(leaf.todense() if hasattr(leaf, "todense") else leaf)
 
@@ -85,7 +88,7 @@ def assert_same(ours, theirs):
         assert np.array_equal(dense(mine), expected)
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", [name for name in INPUTS if ON_JAX or name not in ("scipy", "jax sparse")])
 @pytest.mark.parametrize("targets", [False, True])
 def test_batches_are_those_of_keras(name, targets):
     """Unshuffled batches have the structure, dtypes, shapes and values that Keras gives the model."""

@@ -21,6 +21,8 @@ class Numbers(DataAdapter):
         order = np.random.default_rng(self.passes).permutation(self.count)
         return ((np.full((2, 1), value), np.zeros(2)) for value in order)
 
+    get_numpy_iterator = get_jax_iterator
+
     @property
     def num_batches(self):
         return self.count if self.known else None
