@@ -38,6 +38,9 @@ _MOST_PARTS = 20_000
 # What the engine itself sets, and what says only how far Keras has come.
 _PASSING = frozenset({"training", "_called", "history", "stop_training", "run", "fit", "call_signature_parameters"})
 
+# Lists in which Keras keeps what belongs to a layer; a name is given, so that no counter of names is touched.
+_KEPT_BY_KERAS = frozenset(name for name in vars(keras.layers.Layer(name="keepfit")) if name.startswith("_"))
+
 
 class Watch:
     """The plain attributes of a model's layers, optimizer, losses and metrics, as they are now.
@@ -62,8 +65,8 @@ class Watch:
                     continue
                 if isinstance(value, (*_SCALARS, *_CALLABLES, torch.Tensor)):
                     scalars[name] = value
-                elif of_a_library and name.startswith("_"):
-                    continue  # what Keras's own objects keep there is no setting
+                elif name in _KEPT_BY_KERAS or (of_a_library and name.startswith("_")):
+                    continue  # no setting
                 elif (content := _content(value)) is not None:
                     self._contents.append((owner, attributes, name, content))
             if names is None and isinstance(owner, torch.nn.Module) and not isinstance(owner, keras.layers.Layer):
