@@ -11,8 +11,9 @@ import torch
 
 from keepfit import _keras, randomness
 from keepfit.engine.program import ProgramKey
-from keepfit.engine.torch_capture import NotCapturedError, record
+from keepfit.engine.torch_capture import record
 from keepfit.engine.torch_program import Program
+from keepfit.engine.torch_recording import NotCapturedError
 from keepfit.engine.torch_watch import Watch, has_hooks
 from keepfit.state import Variables
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from keepfit.engine.torch_capture import (
+from keepfit.engine.torch_recording import (
     DETOURS,
     NotCapturedError,
     Operation,
