@@ -107,7 +107,7 @@ def start(directory: Path, model: str, seconds: float, *, forget: str = "") -> A
         else subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.continuity.child", str(directory), model, str(seconds)],
             cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": "jax", "TORTURE_FORGET": forget},
+            env={**os.environ, "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "jax"), "TORTURE_FORGET": forget},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

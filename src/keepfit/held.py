@@ -97,7 +97,11 @@ class HeldTensorFlow(Held):
 class HeldTorch(Held):
     """A copy of a PyTorch parameter."""
 
-    __slots__ = ()
+    __slots__ = ("_bits",)
+
+    def __init__(self, tensor: Any, dtype: str) -> None:
+        super().__init__(tensor, dtype)
+        self._bits = _bits_of(tensor)
 
     @classmethod
     def of(cls, variable: Any) -> Held:
@@ -106,8 +110,10 @@ class HeldTorch(Held):
 
     def is_in(self, variable: Any) -> bool:
         """Compare bits, since a parameter can be written in ways that leave no trace (``.data``)."""
-        now = _keras.value(variable).detach()
-        return bool(now.device == self.tensor.device and _same_bits(now, self.tensor))
+        now = _keras.value(variable)
+        if now.dtype is not self.tensor.dtype or now.device != self.tensor.device:
+            return False
+        return bool(torch.equal(_bits_of(now.detach()), self._bits))
 
     def put(self, variable: Any) -> None:
         """Copy the tensor into the parameter."""
@@ -163,13 +169,10 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _same_bits(one: Any, other: Any) -> bool:
-    whole = _WHOLE_NUMBERS.get(one.dtype.itemsize)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if whole is None or one.layout != torch.strided:
-        return bool(torch.equal(_bytes_of(one), _bytes_of(other)))
-    return bool(torch.equal(one.view(whole), other.view(whole)))
+def _bits_of(tensor: Any) -> Any:
+    """Return a tensor's memory as whole numbers, which are equal where the bits are."""
+    whole = _WHOLE_NUMBERS.get(tensor.dtype.itemsize)
+    return _bytes_of(tensor) if whole is None else tensor.view(whole)
 
 
 def _bytes_of(tensor: Any) -> Any:

@@ -160,7 +160,7 @@ class TorchEngine(Engine):
     def _run(self, name: str, block: Block) -> Outcome:
         losses: list[Any] = []
         (logs,) = collections.deque(self._outputs(name, block, losses), maxlen=1)
-        return TorchOutcome(keras.tree.map_structure(_kept, logs), losses, block.count)
+        return TorchOutcome(logs, losses, block.count)
 
     def _outputs(self, name: str, block: Block, losses: list[Any] | None = None) -> Iterator[Any]:
         """Yield what each step returns; with ``losses`` only that of the last one, and all losses there."""
@@ -173,18 +173,17 @@ class TorchEngine(Engine):
             if number == 0 and self._captures:
                 batch = keras.tree.pack_sequence_as(structure, leaves)
                 program = self._library.program(name, step, batch, self.variables, self._key, steps=block.count)
+            wanted = losses is None or number == block.count - 1
             if program is None:
                 result = step(keras.tree.pack_sequence_as(structure, leaves))
-                loss = None if losses is None else _kept(loss_of(result))
-            elif losses is None or number == block.count - 1:
-                result = program([leaf for leaf in leaves if leaf is not None])
-                loss = loss_of(result)
+                result = keras.tree.map_structure(_kept, result if wanted else loss_of(result))
             else:
-                losses.append(program.loss([leaf for leaf in leaves if leaf is not None]))
-                continue
+                run = program if wanted else program.loss
+                result = run([leaf for leaf in leaves if leaf is not None])
             if losses is not None:
-                losses.append(loss)
-            yield result
+                losses.append(loss_of(result))
+            if wanted:
+                yield result
 
     @contextmanager
     def _mode(self, *, training: bool) -> Iterator[None]:
@@ -248,10 +247,12 @@ def _tensor(leaf: Any) -> Any:
     """Return a numeric array as a tensor on the device, where it can without a copy; anything else as it is."""
     if leaf is None or not hasattr(leaf, "dtype") or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"):
         return leaf
-    with warnings.catch_warnings():
-        # Of an array that must not be written: nobody does.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writ")
-        return keras.ops.convert_to_tensor(leaf)
+    if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
+        with warnings.catch_warnings():
+            # PyTorch warns of an array that must not be written: nobody does.
+            warnings.simplefilter("ignore", UserWarning)
+            return keras.ops.convert_to_tensor(leaf)
+    return keras.ops.convert_to_tensor(leaf)
 
 
 def _aligned(leaf: Any) -> Any:

@@ -74,7 +74,7 @@ class Library:
             self._entries.clear()
             self._seen.clear()
             self._changes.clear()
-        place = _place(name, batch)
+        place = name, _form(batch)
         entry = self._entries.get(place)
         tensors = [_keras.value(v) for v in variables.all()]
         if entry is not None:
@@ -96,7 +96,7 @@ class Library:
 
     def reason(self, name: str, batch: Any) -> str:
         """Return why there is no program for a step."""
-        entry = self._entries.get(_place(name, batch))
+        entry = self._entries.get((name, _form(batch)))
         return "its attributes change all the time" if entry is None else entry.reason
 
     def _captured(self, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> _Entry:
@@ -172,10 +172,15 @@ def loss_of(logs: Any) -> Any:
     return logs
 
 
-def _place(name: str, batch: Any) -> Any:
-    leaves = keras.tree.flatten(batch)
-    kinds = tuple((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else type(leaf) for leaf in leaves)
-    return name, repr(keras.tree.map_structure(lambda _: 0, batch)), kinds
+def _form(batch: Any) -> Any:
+    """Return what batches of one form and shape have in common, hashable."""
+    if isinstance(batch, torch.Tensor):
+        return tuple(batch.shape), batch.dtype
+    if isinstance(batch, dict):
+        return dict, tuple((name, _form(item)) for name, item in batch.items())
+    if isinstance(batch, (list, tuple)):
+        return type(batch), tuple(map(_form, batch))
+    return type(batch)
 
 
 def _are(one: list[Any], other: list[Any]) -> bool:
