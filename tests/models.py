@@ -99,6 +99,18 @@ class CustomStep(keras.Model):
     def train_step(self, *arguments: Any) -> Any:
         return getattr(self, f"train_step_{keras.backend.backend()}")(*arguments)
 
+    def train_step_torch(self, data: Any) -> Any:
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        loss = keras.ops.mean((self(x, training=True) - y) ** 2) / 2
+        loss.backward()
+        with torch.no_grad():
+            self.optimizer.apply([v.value.grad for v in self.trainable_weights], self.trainable_weights)
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result(), "last": loss}
+
     def train_step_jax(self, state: Any, data: Any) -> Any:
         import jax
 
@@ -201,6 +213,8 @@ def convolution() -> tuple[Any, Any, Any]:
     )
 
 
+# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs.
+_IMPOSSIBLE = {"torch": ("stateful_lstm",)}.get(keras.backend.backend(), ())
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     maker.__name__: maker
     for maker in (
@@ -217,7 +231,15 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         schedule,
         convolution,
     )
+    if maker.__name__ not in _IMPOSSIBLE
 }
+# On PyTorch layers draw from the same generator as the loaders of Keras's own trainer, which we have not.
+DRAWS_AS_KERAS = [
+    name
+    for name in MODELS
+    if keras.backend.backend() != "torch"
+    or name not in ("dropout_batch_norm", "custom_train_step", "gradient_accumulation", "convolution")
+]
 
 
 def make(name: str, *, seed: int = 3) -> tuple[Any, Any, Any]:

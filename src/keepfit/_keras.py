@@ -7,6 +7,7 @@ this module. `probe` names what a Keras lacks, before anything starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -203,6 +204,39 @@ def distribute(batch: Any) -> Any:
     from keras.src.backend.jax.trainer import _distribute_data
 
     return _distribute_data(batch)
+
+
+def torch_device() -> str:
+    """Return the name of the device on which Keras makes PyTorch's tensors."""
+    from keras.src.backend.torch.core import get_device
+
+    return str(get_device())
+
+
+@contextmanager
+def drawing_from(generator: Callable[[Any], Any], cond: Callable[[Any, Any, Any], Any]) -> Iterator[None]:
+    """Let ``generator(seed)`` give the generators with which Keras draws on PyTorch, and ``cond`` be ``ops.cond``."""
+    from keras.src.backend.torch import core, random
+
+    before = random.torch_seed_generator, core.cond
+    random.torch_seed_generator, core.cond = generator, cond
+    try:
+        yield
+    finally:
+        random.torch_seed_generator, core.cond = before
+
+
+def draw_seed(seed: Any) -> Any:
+    """Return the two numbers that Keras draws next from a seed or a seed generator."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.draw_seed(seed)
+
+
+def losses(model: Any) -> list[Any]:
+    """Return the object that holds a model's compiled losses, if there is one."""
+    found = getattr(model, "_compile_loss", None)
+    return [] if found is None else [found]
 
 
 def is_functional(layer: Any) -> bool:
@@ -414,6 +448,9 @@ def foreign_iterator(adapter: Any) -> Iterator[Any]:
         return iter(adapter.get_jax_iterator())
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_iterator(adapter)
+    given = type(adapter).get_numpy_iterator is not _adapters().data_adapter.DataAdapter.get_numpy_iterator
+    if keras.backend.backend() == "torch" and not given:
+        return iter(adapter.get_torch_dataloader())
     return iter(adapter.get_numpy_iterator())
 
 

@@ -68,7 +68,8 @@ def evaluate(
         if hooks is not None:
             hooks.close(done)
         if outcome is not None:
-            logs = epoch_logs(model, outcome.logs())
+            # By name, as Keras gives them.
+            logs = dict(sorted(epoch_logs(model, outcome.logs()).items()))
     callbacks.on_test_end(logs)
     return logs
 

@@ -21,6 +21,11 @@ from numpy.typing import NDArray
 
 from keepfit import _keras
 
+if keras.backend.backend() == "torch":
+    import torch
+
+    _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Held(ABC):
     """A tensor that nobody changes, with what the rest of keepfit asks of an array.
@@ -106,7 +111,11 @@ class HeldTensorFlow(Held):
 class HeldTorch(Held):
     """A copy of a PyTorch parameter."""
 
-    __slots__ = ()
+    __slots__ = ("_bits",)
+
+    def __init__(self, tensor: Any, dtype: str) -> None:
+        super().__init__(tensor, dtype)
+        self._bits = _bits_of(tensor)
 
     @classmethod
     def of(cls, variable: Any) -> Held:
@@ -115,8 +124,10 @@ class HeldTorch(Held):
 
     def is_in(self, variable: Any) -> bool:
         """Compare bits, since a parameter can be written in ways that leave no trace (``.data``)."""
-        now = _keras.value(variable).detach()
-        return bool(now.device == self.tensor.device and _same_bytes(now, self.tensor))
+        now = _keras.value(variable)
+        if now.dtype is not self.tensor.dtype or now.device != self.tensor.device:
+            return False
+        return bool(torch.equal(_bits_of(now.detach()), self._bits))
 
     def put(self, variable: Any) -> None:
         """Copy the tensor into the parameter."""
@@ -158,8 +169,10 @@ def set_value(variable: Any, array: Any) -> None:
         if _last.get(id(variable)) is not array or not array.is_in(variable):
             array.put(variable)
             _last[id(variable)] = array
-    else:
+    elif _KIND is None:
         _keras.set_value(variable, array)
+    else:
+        variable.assign(array)
 
 
 def assign(variable: Any, array: Any) -> None:
@@ -196,13 +209,11 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     )
 
 
-def _same_bytes(one: Any, other: Any) -> bool:
-    import torch
-
-    return one.shape == other.shape and bool(torch.equal(_bytes_of(one), _bytes_of(other)))
+def _bits_of(tensor: Any) -> Any:
+    """Return a tensor's memory as whole numbers, which are equal where the bits are."""
+    whole = _WHOLE_NUMBERS.get(tensor.dtype.itemsize)
+    return _bytes_of(tensor) if whole is None else tensor.view(whole)
 
 
 def _bytes_of(tensor: Any) -> Any:
-    import torch
-
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -143,7 +143,7 @@ def _restore_numpy(state: State) -> None:
 
 def _take_keras() -> State:
     generator = _keras.global_seed_generator()
-    words = None if generator is None else [int(word) for word in keras.ops.convert_to_numpy(generator.state)]
+    words = None if generator is None else keras.ops.convert_to_numpy(generator.state).tolist()
     return {"seed": _keras.global_seed(), "generator": words}
 
 

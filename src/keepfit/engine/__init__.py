@@ -27,6 +27,10 @@ def make_engine(model: Any) -> Engine:
         from keepfit.engine.tensorflow import TensorFlowEngine
 
         return TensorFlowEngine(model)
+    if backend == "torch":
+        from keepfit.engine.torch import TorchEngine
+
+        return TorchEngine(model)
     raise EngineError(
         f"keepfit has no engine for the Keras backend {backend!r} yet. Nothing was changed. "
         'Choose JAX: pip install "keepfit[jax]" and set KERAS_BACKEND=jax before Keras is imported.',

@@ -58,6 +58,9 @@ INPUTS = {
 }
 
 
+STAY_SPARSE = keras.backend.backend() != "torch"
+
+
 def keras_batches(x, y=None, sample_weight=None, **settings):
     iterator = EpochIterator(x, y, sample_weight, **settings)
     if keras.backend.backend() == "jax":
@@ -90,7 +93,7 @@ def assert_same(ours, theirs):
         assert np.array_equal(dense(mine), expected)
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", [name for name in INPUTS if STAY_SPARSE or name not in ("scipy", "jax sparse")])
 @pytest.mark.parametrize("targets", [False, True])
 def test_batches_are_those_of_keras(name, targets):
     """Unshuffled batches have the structure, dtypes, shapes and values that Keras gives the model."""

@@ -1,0 +1,304 @@
+"""Steps on PyTorch: captured once and replayed, or run one by one as they are written."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from keepfit import _keras
+from keepfit.engine.base import Block, Engine, Outcome, Plan
+from keepfit.engine.program import ProgramKey, program_key
+from keepfit.engine.torch_library import Library, loss_of
+from keepfit.state import Variables, variables_of
+
+# A block is small enough that a dispatch stays prompt whatever the data.
+_BLOCK_BYTES = 4 << 20
+_BLOCK_STEPS = 128
+# A larger state is not copied before each dispatch: where one fails, the run goes back to its last checkpoint.
+_KEPT_BYTES = 1 << 30
+# Kernels choose their path, and with it the last bit, by where memory begins; PyTorch's own begins on such a border.
+_ALIGNMENT = 64
+
+
+class TorchOutcome(Outcome):
+    """Logs of a dispatch on PyTorch, and the loss of each of its steps."""
+
+    def __init__(self, logs: Any, losses: list[Any], count: int) -> None:
+        self._logs = logs if isinstance(logs, dict) else {"loss": logs}
+        self._losses = losses
+        self.count = count
+
+    def wait(self) -> None:
+        """Block until the device has finished."""
+        if any(isinstance(loss, torch.Tensor) and loss.is_cuda for loss in self._losses[-1:]):
+            torch.cuda.synchronize()
+
+    def logs(self) -> dict[str, Any]:
+        """Return the last step's logs."""
+        return {name: host_number(value) for name, value in self._logs.items()}
+
+    def first_nonfinite(self) -> int | None:
+        """Return the first step whose loss was NaN or infinite."""
+        if self._losses and all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in self._losses):
+            finite = torch.isfinite(torch.stack(self._losses)).tolist()
+        else:
+            finite = [bool(np.all(np.isfinite(host_number(loss)))) for loss in self._losses]
+        return next((index for index, good in enumerate(finite) if not good), None)
+
+
+class TorchEngine(Engine):
+    """The PyTorch engine.
+
+    Args:
+        model: A compiled Keras model; built by `build`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._key: ProgramKey | None = None
+        self._kind = "stepwise"
+        self._captures = True
+        self._library = Library(model)
+        self._on_device: tuple[Any, Any] = (None, None)
+        self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
+        self._modules: tuple[ProgramKey | None, list[Any]] = (None, [])
+        self._bytes = 0
+        self._lost = False
+
+    def build(self, batch: Any) -> Variables:
+        """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
+        _keras.build(self.model, batch)
+        return self.refresh()
+
+    def refresh(self) -> Variables:
+        """Look up the variables anew where the model has changed."""
+        key = program_key(self.model)
+        if key != self._key:
+            self._key = key
+            self.variables = variables_of(self.model)
+            self._bytes = sum(_keras.value(v).nbytes for v in self.variables.all())
+        return self.variables
+
+    def reset_metrics(self) -> None:
+        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
+        metrics = [_keras.value(v) for v in self.variables.metrics]
+        key, values = self._metrics_begin
+        if key is self._key and values:
+            with torch.no_grad():
+                torch._foreach_copy_(metrics, values)
+            return
+        self.model.reset_metrics()
+        if _keras.has_stock_metrics(self.model):
+            self._metrics_begin = (self._key, _clones(metrics))
+
+    def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
+        """Choose how steps run; a pure function of the program and the device."""
+        self._lost = False
+        self._kind, reason = self._choose(batch, plan, verb)
+        return Plan(self._kind, reason, _facts())
+
+    def most_steps(self, batch: Any) -> int:
+        """Return the number of batches in a full block; eager code may fail in any step, and each is counted."""
+        if self._kind == "eager":
+            return 1
+        leaves = [leaf for leaf in keras.tree.flatten(batch) if hasattr(leaf, "dtype")]
+        size = sum(int(leaf.nbytes) for leaf in leaves)
+        return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
+
+    def train(self, block: Block) -> Outcome:
+        """Run training steps."""
+        self.unsettled = True
+        with self._mode(training=True), self._whole_or_not_at_all(self.variables.all()):
+            return self._run("train", block)
+
+    def test(self, block: Block) -> Outcome:
+        """Run test steps; they change metrics, and other variables where a layer does so."""
+        found = self.variables
+        with self._mode(training=False), self._whole_or_not_at_all([*found.non_trainable, *found.metrics]):
+            return self._run("test", block)
+
+    def is_lost(self) -> bool:
+        """Return whether a dispatch failed in a state too large to be kept beside, or was cut off uncounted."""
+        return self._lost or self.unsettled
+
+    def predict(self, block: Block) -> list[Any]:
+        """Return the outputs for every batch."""
+        with self._mode(training=False):
+            outputs = list(self._outputs("predict", block))
+        return [keras.tree.map_structure(keras.ops.convert_to_numpy, result) for result in outputs]
+
+    # Which plan
+
+    def _choose(self, batch: Any, plan: str | None, verb: str) -> tuple[str, str]:
+        self._captures = not self.model.run_eagerly and plan != "stepwise"
+        if self.model.run_eagerly:
+            return "eager", "the model was compiled with run_eagerly=True"
+        if plan == "stepwise":
+            return plan, "pinned with plan="
+        batch = keras.tree.map_structure(_tensor, batch)
+        with self._mode(training=verb == "train"):
+            program = self._library.program(verb, self._step(verb), batch, self.variables, self._key)
+        if program is None:
+            return "stepwise", f"the step cannot be captured: {self._library.reason(verb, batch)}"
+        return "fused", f"the step was captured: {program.operations} operations"
+
+    # One dispatch
+
+    def _step(self, name: str) -> Callable[[Any], Any]:
+        step: Callable[[Any], Any] = getattr(self.model, f"{name}_step")
+        return step if name == "train" else torch.no_grad()(step)
+
+    def _run(self, name: str, block: Block) -> Outcome:
+        losses: list[Any] = []
+        (logs,) = collections.deque(self._outputs(name, block, losses), maxlen=1)
+        return TorchOutcome(logs, losses, block.count)
+
+    def _outputs(self, name: str, block: Block, losses: list[Any] | None = None) -> Iterator[Any]:
+        """Yield what each step returns; with ``losses`` only that of the last one, and all losses there."""
+        step = self._step(name)
+        structure, batches = self._batches(block)
+        program = None
+        for number, leaves in enumerate(batches):
+            if number == 0 and self._captures:
+                batch = keras.tree.pack_sequence_as(structure, leaves)
+                program = self._library.program(name, step, batch, self.variables, self._key, steps=block.count)
+            wanted = losses is None or number == block.count - 1
+            if program is None:
+                result = step(keras.tree.pack_sequence_as(structure, leaves))
+                result = keras.tree.map_structure(_kept, result if wanted else loss_of(result))
+            else:
+                run = program if wanted else program.loss
+                result = run([leaf for leaf in leaves if leaf is not None])
+            if losses is not None:
+                losses.append(loss_of(result))
+            if wanted:
+                yield result
+
+    @contextmanager
+    def _mode(self, *, training: bool) -> Iterator[None]:
+        """Tell modules that look at ``self.training``; as in Keras it is off outside of training steps."""
+        if self.model.training is not training:
+            self._tell(training)
+        try:
+            yield
+        finally:
+            if training:
+                self._tell(False)
+
+    def _tell(self, training: bool) -> None:
+        """Do what ``model.train(training)`` does; Keras looks at every attribute that is set, which takes a while."""
+        key, modules = self._modules
+        if key is not self._key or key is None:
+            modules = list(self.model.modules())
+            if any(type(module).train is not torch.nn.Module.train for module in modules):
+                modules = []
+            self._modules = (self._key, modules)
+        if not modules:
+            self.model.train(training)
+        for module in modules:
+            vars(module)["training"] = training
+
+    @contextmanager
+    def _whole_or_not_at_all(self, variables: list[Any]) -> Iterator[None]:
+        """Put variables and PyTorch's generator back as they were where a step raises."""
+        kept = self._bytes <= _KEPT_BYTES
+        tensors = [_keras.value(v) for v in variables]
+        values, generator = (_clones(tensors), torch.get_rng_state()) if kept else ([], None)
+        try:
+            yield
+        except BaseException:
+            self._lost = not kept
+            with torch.no_grad():
+                for tensor, value in zip(tensors, values, strict=False):
+                    tensor.copy_(value)
+            if generator is not None:
+                torch.set_rng_state(generator)
+            self.unsettled = False
+            raise
+
+    # Batches
+
+    def _batches(self, block: Block) -> tuple[Any, Iterator[list[Any]]]:
+        """Return the form of a batch, and the leaves of every batch."""
+        if block.arrays is None:
+            given = (keras.tree.flatten(batch) for batch in block.batches)
+            return block.batches[0], ([_aligned(_tensor(leaf)) for leaf in leaves] for leaves in given)
+        host, tensors = self._on_device
+        if host is not block.arrays:
+            tensors = [_tensor(leaf) for leaf in keras.tree.flatten(block.arrays)]
+            self._on_device = (block.arrays, tensors)
+        assert block.rows is not None
+        rows = torch.as_tensor(block.rows).to(_device())
+        # Each batch is memory of its own, which begins where kernels like it to begin.
+        return block.arrays, ([_rows(leaf, index) for leaf in tensors] for index in rows.split(block.samples))
+
+
+def _tensor(leaf: Any) -> Any:
+    """Return a numeric array as a tensor on the device, where it can without a copy; anything else as it is."""
+    if leaf is None or not hasattr(leaf, "dtype") or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"):
+        return leaf
+    if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
+        with warnings.catch_warnings():
+            # PyTorch warns of an array that must not be written: nobody does.
+            warnings.simplefilter("ignore", UserWarning)
+            return keras.ops.convert_to_tensor(leaf)
+    return keras.ops.convert_to_tensor(leaf)
+
+
+def _aligned(leaf: Any) -> Any:
+    """Return a tensor that begins on the border that PyTorch's own do."""
+    misplaced = isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" and leaf.data_ptr() % _ALIGNMENT
+    return leaf.clone() if misplaced else leaf
+
+
+def _rows(leaf: Any, index: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return torch.index_select(leaf, 0, index)
+    return None if leaf is None else np.take(leaf, index.numpy(), axis=0)
+
+
+def _clones(tensors: list[Any]) -> list[Any]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def _kept(value: Any) -> Any:
+    """Return a log apart from the variables and the graph it came from; reading it may come later."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def host_number(value: Any) -> Any:
+    """Return a scalar as a Python float and anything else as a NumPy array."""
+    array = keras.ops.convert_to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
+
+
+def _device() -> Any:
+    """Return the device on which Keras makes tensors."""
+    return torch.device(_keras.torch_device())
+
+
+@functools.cache
+def _device_facts() -> dict[str, Any]:
+    device = _device()
+    return {
+        "backend": "torch",
+        "keras": keras.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type,
+        "cores": os.cpu_count(),
+    }
+
+
+def _facts() -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), **_device_facts(), "precision": keras.config.floatx()}

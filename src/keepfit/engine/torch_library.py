@@ -1,0 +1,204 @@
+"""The captured steps of a model: made where they are right, used while they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import torch
+
+from keepfit import _keras, randomness
+from keepfit.engine.program import ProgramKey
+from keepfit.engine.torch_capture import record
+from keepfit.engine.torch_program import Program
+from keepfit.engine.torch_recording import NotCapturedError
+from keepfit.engine.torch_watch import Watch, has_hooks
+from keepfit.state import Variables
+
+# Batches of another shape than those of `prepare` are captured when they have come so often.
+_SEEN_BEFORE = 8
+# A model whose attributes change again and again is not captured again and again.
+_MOST_CHANGES = 8
+_MOST_PROGRAMS = 32
+_MOST_SHAPES = 1024
+
+
+@dataclass
+class _Entry:
+    """What is known of one step for batches of one shape."""
+
+    watch: Watch
+    tensors: list[Any]
+    program: Program | None
+    reason: str = ""
+
+
+class Library:
+    """Programs by step and shape of the batch.
+
+    Args:
+        model: The model whose steps they are.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._key: ProgramKey | None = None
+        self._entries: dict[Any, _Entry] = {}
+        self._seen: dict[Any, int] = {}
+        self._changes: dict[str, int] = {}
+
+    def program(
+        self,
+        name: str,
+        step: Callable[[Any], Any],
+        batch: Any,
+        variables: Variables,
+        key: ProgramKey | None,
+        *,
+        steps: int = _SEEN_BEFORE,
+    ) -> Program | None:
+        """Return the step's program for batches like this one, None where it runs as it is written.
+
+        Args:
+            name: ``"train"``, ``"test"`` or ``"predict"``.
+            step: The step.
+            batch: A batch of tensors.
+            variables: The model's variables.
+            key: What the program depends on beside attributes.
+            steps: How many steps it is asked for; a few of a shape seen seldom do not pay.
+        """
+        if key != self._key:
+            self._key = key
+            self._entries.clear()
+            self._seen.clear()
+            self._changes.clear()
+        place = name, _form(batch)
+        entry = self._entries.get(place)
+        tensors = [_keras.value(v) for v in variables.all()]
+        if entry is not None:
+            if _are(entry.tensors, tensors) and entry.watch.change() is None:
+                return entry.program
+            del self._entries[place]
+            self._changes[name] = self._changes.get(name, 0) + 1
+            steps = _SEEN_BEFORE
+        if self._changes.get(name, 0) > _MOST_CHANGES or len(self._entries) >= _MOST_PROGRAMS:
+            return None
+        seen = self._seen.get(place, 0) + steps
+        if seen < _SEEN_BEFORE:
+            if len(self._seen) >= _MOST_SHAPES:
+                self._seen.clear()
+            self._seen[place] = seen
+            return None
+        entry = self._entries[place] = self._captured(step, batch, tensors)
+        return entry.program
+
+    def reason(self, name: str, batch: Any) -> str:
+        """Return why there is no program for a step."""
+        entry = self._entries.get((name, _form(batch)))
+        return "its attributes change all the time" if entry is None else entry.reason
+
+    def _captured(self, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> _Entry:
+        """Capture a step and leave no trace: what running it changes is put back."""
+        state = _State(tensors)
+        watch = Watch(self._model)
+        entry = _Entry(watch, tensors, None)
+        try:
+            if has_hooks(self._model):
+                raise NotCapturedError("a module in it has hooks")
+            recording = record(step, batch, variables=tensors)
+            if watch.change() is not None:
+                # A step may settle things when it runs for the first time, and they count once they are settled.
+                entry.watch = Watch(self._model)
+                recording = record(step, batch, variables=tensors)
+            if (change := entry.watch.change()) is not None:
+                raise NotCapturedError(f"it changes {change}")
+            program = Program(recording, loss_of)
+            self._check(program, step, batch, tensors)
+            entry.program = program
+        except NotCapturedError as error:
+            entry.reason = str(error)
+        finally:
+            watch.put_back()
+            state.put_back()
+        return entry
+
+    def _check(self, program: Program, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> None:
+        """Check that program and step agree in every bit, on another batch and state than the captured ones."""
+        other = keras.tree.map_structure(lambda leaf: None if leaf is None else torch.flip(leaf, (0,)), batch)
+        leaves = [leaf for leaf in keras.tree.flatten(other) if leaf is not None]
+        before = _State(tensors)
+        try:
+            expected = keras.tree.map_structure(_copy, step(other))
+        except Exception as error:
+            raise NotCapturedError(f"it raised {type(error).__name__}: {error}") from error
+        after = _State(tensors)
+        before.put_back()
+        found = program(leaves)
+        if not (after.is_now() and _alike(expected, found)):
+            raise NotCapturedError("its operations alone do not give what it gives")
+
+
+class _State:
+    """What the tensors and the random generators held at some time."""
+
+    def __init__(self, tensors: list[Any]) -> None:
+        self._tensors = tensors
+        self._values = [tensor.detach().clone() for tensor in tensors]
+        self._gradients = [tensor.grad for tensor in tensors]
+        self._generators = randomness.take()
+
+    def put_back(self) -> None:
+        """Let all of them hold it again."""
+        with torch.no_grad():
+            for tensor, value in zip(self._tensors, self._values, strict=True):
+                tensor.copy_(value)
+        for tensor, gradient in zip(self._tensors, self._gradients, strict=True):
+            if tensor.is_leaf:
+                tensor.grad = gradient
+        randomness.restore(self._generators)
+
+    def is_now(self) -> bool:
+        """Return whether they hold the same bits now."""
+        same = all(_same(now, then) for now, then in zip(self._tensors, self._values, strict=True))
+        return same and randomness.take() == self._generators
+
+
+def loss_of(logs: Any) -> Any:
+    """Return the loss in what a step returned."""
+    if isinstance(logs, dict):
+        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
+    return logs
+
+
+def _form(batch: Any) -> Any:
+    """Return what batches of one form and shape have in common, hashable."""
+    if isinstance(batch, torch.Tensor):
+        return tuple(batch.shape), batch.dtype
+    if isinstance(batch, dict):
+        return dict, tuple((name, _form(item)) for name, item in batch.items())
+    if isinstance(batch, (list, tuple)):
+        return type(batch), tuple(map(_form, batch))
+    return type(batch)
+
+
+def _are(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, keras.Variable):
+        value = _keras.value(value)
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _alike(one: Any, other: Any) -> bool:
+    pairs = zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True)
+    return all(_same(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(torch.equal(one.detach().reshape(-1).view(torch.uint8), other.detach().reshape(-1).view(torch.uint8)))
