@@ -29,6 +29,6 @@ def make_engine(model: Any) -> Engine:
         return TensorFlowEngine(model)
     raise EngineError(
         f"keepfit has no engine for the Keras backend {backend!r} yet. Nothing was changed. "
-        'Choose JAX: pip install "keepfit[jax]" and set KERAS_BACKEND=jax before Keras is imported.',
+        'Choose another: pip install "keepfit[jax]" and set KERAS_BACKEND=jax before Keras is imported.',
         backend=backend,
     )
