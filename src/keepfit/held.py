@@ -11,6 +11,7 @@ that ``is`` tells what has changed, and equal tensors are held once.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from typing import Any
@@ -59,7 +60,9 @@ class Held(ABC):
     @classmethod
     def now(cls, variable: Any, last: Held | None) -> Held:
         """Return what a variable holds: the last that was read of it where that is still so."""
-        return last if last is not None and last.is_in(variable) else cls.of(variable)
+        # Of another shape is what a variable held that is gone and had the same id.
+        same = last is not None and last.shape == tuple(variable.shape) and last.is_in(variable)
+        return last if same and last is not None else cls.of(variable)
 
     @abstractmethod
     def is_in(self, variable: Any) -> bool:
@@ -77,7 +80,11 @@ class Held(ABC):
 class HeldTensorFlow(Held):
     """A tensor read from a TensorFlow variable."""
 
-    __slots__ = ()
+    __slots__ = ("_host",)
+
+    def __init__(self, tensor: Any, dtype: str) -> None:
+        super().__init__(tensor, dtype)
+        self._host: NDArray[Any] | None = None
 
     @classmethod
     def of(cls, variable: Any) -> Held:
@@ -95,9 +102,9 @@ class HeldTensorFlow(Held):
         return self._is_same(read(variable))
 
     def _is_same(self, tensor: Any) -> bool:
-        # A buffer that is held here is neither freed nor overwritten.
         now, mine = np.asarray(tensor), self.host()
-        return bool(now.__array_interface__["data"][0] == mine.__array_interface__["data"][0] or _same(now, mine))
+        # A buffer that is held here is neither freed nor overwritten.
+        return now.__array_interface__ == mine.__array_interface__ or _same(now, mine)
 
     def put(self, variable: Any) -> None:
         """Write the tensor."""
@@ -105,7 +112,9 @@ class HeldTensorFlow(Held):
 
     def host(self) -> NDArray[Any]:
         """Return the tensor's own memory where it lies on the host."""
-        return np.asarray(self.tensor)
+        if self._host is None:
+            self._host = np.asarray(self.tensor)
+        return self._host
 
 
 class HeldTorch(Held):
@@ -155,8 +164,6 @@ def value(variable: Any) -> Any:
         return _keras.value(variable)
     key = id(variable)
     last = _last.get(key)
-    if last is not None and last.shape != tuple(variable.shape):
-        last = None  # of a variable that is gone
     found = _KIND.now(variable, last)
     if found is not last:
         _last[key] = found
@@ -185,16 +192,14 @@ def assign(variable: Any, array: Any) -> None:
 
 def read(variable: Any) -> Any:
     """Return what a variable of TensorFlow holds; its own ``read_value`` takes five times as long."""
-    import tensorflow as tf
-
+    tf = sys.modules["tensorflow"]
     inner = _keras.value(variable)
     return tf.raw_ops.ReadVariableOp(resource=inner.handle, dtype=inner.dtype)
 
 
 def write(variable: Any, tensor: Any) -> None:
     """Let a variable of TensorFlow share what `read` gave of one like it."""
-    import tensorflow as tf
-
+    tf = sys.modules["tensorflow"]
     tf.raw_ops.AssignVariableOp(resource=_keras.value(variable).handle, value=tensor)
 
 

@@ -33,6 +33,6 @@ def make_engine(model: Any) -> Engine:
         return TorchEngine(model)
     raise EngineError(
         f"keepfit has no engine for the Keras backend {backend!r} yet. Nothing was changed. "
-        'Choose JAX: pip install "keepfit[jax]" and set KERAS_BACKEND=jax before Keras is imported.',
+        'Choose another: pip install "keepfit[jax]" and set KERAS_BACKEND=jax before Keras is imported.',
         backend=backend,
     )
