@@ -43,7 +43,10 @@ def check() -> None:
         import keras  # noqa: F401
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND") or _configured() or "tensorflow"
-        raise ImportError(f"Keras could not be imported with the backend {backend!r}: {error}. {_ADVICE}") from error
+        advice = _ADVICE
+        if backend in ("tensorflow", "torch") and not _installed(backend):
+            advice = f'Install it: pip install "keepfit[{backend}]". Or {_ADVICE[0].lower()}{_ADVICE[1:]}'
+        raise ImportError(f"Keras could not be imported with the backend {backend!r}: {error}. {advice}") from error
 
     while _unsaid:
         sys.stderr.write(_unsaid.pop() + "\n")

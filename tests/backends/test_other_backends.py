@@ -1,0 +1,44 @@
+"""The suites that every backend must pass, on those that this process does not run: one backend, one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITES = {
+    "contract": ("contract",),
+    "cut": ("continuity/test_cut.py", "continuity/test_parts.py"),
+    "kill": ("continuity/test_kill.py", "continuity/test_interruptions.py"),
+    "behaviour": (
+        "behaviour/test_meaning_of_keras.py",
+        "behaviour/test_optimizer_state.py",
+        "behaviour/test_rewriters.py",
+        "behaviour/test_data_position.py",
+        "behaviour/test_evaluations.py",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_suite_passes_on_another_backend(backend: str, suite: str, tmp_path: Path) -> None:
+    """The same files, another ``KERAS_BACKEND``."""
+    if backend == keras.backend.backend():
+        pytest.skip("this process runs it")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={tmp_path}/t"]
+    command += [f"tests/{path}" for path in SUITES[suite]]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        command, cwd=ROOT, env={**kept, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
