@@ -24,7 +24,13 @@ def has_trained(values: Mapping[str, Any]) -> bool:
     return any(int(np.asarray(value)) > 0 for name, value in values.items() if name.endswith("/iterations"))
 
 
-def reseat(model: Any, before: Mapping[str, Any]) -> bool:
+def is_seated(model: Any) -> bool:
+    """Return whether the optimizer serves the variables that train now, or is not built for any yet."""
+    served = _keras.optimizer_variables(model.optimizer)
+    return not model.optimizer.built or [id(v) for v in served] == [id(v) for v in model.trainable_variables]
+
+
+def reseat(model: Any, before: Mapping[str, Any]) -> None:
     """Make the optimizer serve the variables that train now; the object stays the same.
 
     Keras builds an optimizer for one set of variables. Where layers were frozen
@@ -35,16 +41,10 @@ def reseat(model: Any, before: Mapping[str, Any]) -> bool:
         model: A built model with a built optimizer.
         before: Name -> array of the optimizer's variables.
 
-    Returns:
-        Whether the set had changed.
-
     Raises:
         InvalidArgument: The optimizer cannot be made from its config; nothing was changed.
     """
     optimizer = model.optimizer
-    served = _keras.optimizer_variables(optimizer)
-    if not optimizer.built or [id(v) for v in served] == [id(v) for v in model.trainable_variables]:
-        return False
     try:
         _keras.rebuild_optimizer(optimizer, list(model.trainable_variables))
     except Exception as error:
@@ -53,7 +53,6 @@ def reseat(model: Any, before: Mapping[str, Any]) -> bool:
             "Nothing was changed. Call model.compile() with a new optimizer.",
         ) from error
     carry(model, before, rate=True)
-    return True
 
 
 def carry(model: Any, before: Mapping[str, Any], *, rate: bool) -> list[str]:

@@ -13,7 +13,7 @@ from keepfit.engine import make_engine
 from keepfit.errors import InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
-from keepfit.optimizer_state import carry, has_trained, optimizer_values, reseat
+from keepfit.optimizer_state import carry, has_trained, is_seated, optimizer_values, reseat
 from keepfit.pace import Pace
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
@@ -334,8 +334,7 @@ class Run:
             batch: What the model will be trained on.
             fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
         """
-        last = self.optimizer
-        before = optimizer_values(self.engine.variables.values()) if last is not None else {}
+        last, known = self.optimizer, getattr(self.engine, "variables", None)
         self.engine.build(batch)
         if self.pending:
             waiting, self.pending = self.pending, {}
@@ -344,19 +343,21 @@ class Run:
             settle_start(self)
         elif last is not self.model.optimizer:
             self.optimizer = self.model.optimizer
+            before = optimizer_values(known.values()) if known is not None else {}
             if has_trained(before):
                 self._carry_optimizer(last, before, fresh=fresh_optimizer)
 
     def seat_optimizer(self) -> None:
         """Let the optimizer serve the layers that train now; only what is going to train needs that."""
+        if is_seated(self.model):
+            return
         before = optimizer_values(self.engine.variables.values())
-        if reseat(self.model, before):
-            self.engine.refresh()
-            if has_trained(before):
-                self.notice(
-                    "Other layers train than before: what keeps training keeps its optimizer state, "
-                    "the rest begins fresh."
-                )
+        reseat(self.model, before)
+        self.engine.refresh()
+        if has_trained(before):
+            self.notice(
+                "Other layers train than before: what keeps training keeps its optimizer state, the rest begins fresh."
+            )
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""
