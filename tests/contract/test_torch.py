@@ -15,6 +15,7 @@ if keras.backend.backend() != "torch":
 
 import torch
 
+import keepfit
 from keepfit import randomness
 from keepfit.engine import Block, make_engine
 from tests.bits import differing, state_bits
@@ -388,3 +389,15 @@ def test_modules_are_told_whether_they_train() -> None:
         run(block)
         assert set(seen) == {training}
     assert not model.training
+
+
+def test_tensors_that_keras_does_not_count_are_told() -> None:
+    """The statistics of a wrapped module are in no checkpoint: the fit is marked, and a warning says so."""
+    layers = [keras.Input((6,)), keras.layers.TorchModuleWrapper(torch.nn.BatchNorm1d(6)), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    x = np.ones((20, 6), "float32")
+    with keepfit.Run(model) as run:
+        with pytest.warns(keepfit.errors.KeepfitWarning, match=r"3 tensors that Keras does not count, .*running_mean"):
+            run.fit(x, x[:, :1], verbose=0)
+        assert len(run.recorder.fits[1].approximate) == 1

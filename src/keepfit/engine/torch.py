@@ -107,6 +107,23 @@ class TorchEngine(Engine):
         self._kind, reason = self._choose(batch, plan, verb)
         return Plan(self._kind, reason, _facts())
 
+    def inexact(self, batch: Any) -> list[str]:
+        """Return which tensors of the model no checkpoint holds: buffers of modules that are not Keras's."""
+        del batch
+        known = {id(_keras.value(v)) for v in self.variables.all()}
+        held = {
+            id(tensor): f"{layer.name}.{name}"
+            for layer in _keras.all_layers(self.model)
+            for name, tensor in (*layer.named_parameters(), *layer.named_buffers())
+        }
+        foreign = [name for key, name in held.items() if key not in known]
+        if not foreign:
+            return []
+        return [
+            f"the model holds {len(foreign)} tensors that Keras does not count, {foreign[0]} among them: they are not "
+            "kept. Use Keras's own layers for what has such state"
+        ]
+
     def most_steps(self, batch: Any) -> int:
         """Return the number of batches in a full block; eager code may fail in any step, and each is counted."""
         if self._kind == "eager":
