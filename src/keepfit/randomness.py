@@ -200,7 +200,8 @@ def _operation_context() -> Any:
 
 def _take_operation_seeds() -> list[Any] | None:
     context = _operation_context()
-    if context is None:
+    # Without a seed they come from the operating system, whatever the generator is at.
+    if context is None or context._seed is None:
         return None
     version, words, following = context._rng.getstate()
     return [context._seed, version, _text(np.array(words, dtype="<u4").tobytes()), following]

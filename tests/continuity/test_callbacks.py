@@ -869,7 +869,7 @@ def test_fresh_callback_starts_without_memory() -> None:
         assert (again.best, again.wait) == (3.0, 0)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorBoard writes with TensorFlow")
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
 def test_tensorboard_of_a_loop_of_fits_is_that_of_one_fit(tmp_path: Path) -> None:
     """The set of tag, step and value is the same, however training is cut, also after an interruption."""
     bomb = Bomb(4)
@@ -880,8 +880,10 @@ def test_tensorboard_of_a_loop_of_fits_is_that_of_one_fit(tmp_path: Path) -> Non
         return [board, bomb] if way == "interrupted" else [board]
 
     for way, fits in WAYS.items():
+        keras.utils.clear_session()
         train(functools.partial(callbacks, way), fits)
     for _ in range(2):
+        keras.utils.clear_session()
         with contextlib.suppress(ZeroDivisionError):
             train(functools.partial(callbacks, "interrupted"), [2, 4], directory=tmp_path / "run")
     found = {way: summaries_in(tmp_path / way) for way in (*WAYS, "interrupted")}

@@ -260,8 +260,10 @@ def test_loss_that_is_not_finite_is_said_at_once(plan: str, tmp_path: Path) -> N
 
 
 SCRIPT = """
-import sys, time, keepfit, keras
+import signal, sys, time, keepfit, keras
 from tests.models import make
+# Whoever starts the tests in the background may have them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model, x, y = make("dropout_batch_norm")
 class Slow(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None): time.sleep(0.1)
