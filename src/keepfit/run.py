@@ -391,7 +391,9 @@ class Run:
         if result is None:
             plain = record.detail.get("source")
             result = Snapshot({}, {"source": plain} if plain else {})
-        self._debts[id(data)] = (data, Snapshot(result.under("source/"), {"source": result.state.get("source")}))
+        state = result.state.get("source")
+        if state is not None:  # arrays have none, and are not held on to
+            self._debts[id(data)] = (data, Snapshot(result.under("source/"), {"source": state}))
 
     def take_debt(self, data: Any) -> Snapshot:
         """Return where replayed fits left a data object, once: training goes on from there."""
