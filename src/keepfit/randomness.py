@@ -31,9 +31,10 @@ def take() -> State:
     TensorFlow's and PyTorch's are in it only where they are imported already.
     """
     state: State = {"python": _take_python(), "numpy": _take_numpy(), "keras": _take_keras()}
-    if _imported("tensorflow") is not None:
+    # Whether a library is imported yet is chance under another backend: what nobody has touched is no state.
+    if _imported("tensorflow") is not None and any(_take_tensorflow().values()):
         state["tensorflow"] = _take_tensorflow()
-    if (torch := _imported("torch")) is not None:
+    if (torch := _imported("torch")) is not None and not _is_untouched(torch):
         state["torch"] = _take_torch(torch)
     return state
 
@@ -217,6 +218,14 @@ def _restore_operation_seeds(state: list[Any] | None) -> None:
 
 
 # --- PyTorch ---
+
+
+def _is_untouched(torch: Any) -> bool:
+    """Return whether PyTorch, under another backend, has its generator as every process begins with it."""
+    if keras.backend.backend() == "torch":
+        return False
+    fresh, now = torch.Generator().get_state(), torch.get_rng_state()
+    return bool(fresh.numpy().tobytes() == now.numpy().tobytes())
 
 
 def _take_torch(torch: Any) -> State:

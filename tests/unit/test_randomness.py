@@ -150,6 +150,7 @@ def test_take_includes_torch_when_it_is_imported(monkeypatch):
         random=None,
         uint8=None,
         get_rng_state=lambda: Tensor(array=np.frombuffer(held["cpu"], np.uint8)),
+        Generator=lambda: SimpleNamespace(get_state=lambda: Tensor(array=np.zeros(16, np.uint8))),
         set_rng_state=lambda state: held.update(cpu=bytes(state)),
         frombuffer=lambda data, dtype: data,
         cuda=SimpleNamespace(is_available=lambda: False, is_initialized=lambda: False),
