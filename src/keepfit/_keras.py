@@ -6,6 +6,7 @@ this module. `probe` names what a Keras lacks, before anything starts.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -154,6 +155,8 @@ def metric_variables(metric: Any) -> list[Any]:
 
 def should_validate(model: Any, epoch: int, validation_freq: Any) -> bool:
     """Return whether Keras validates at the end of epoch ``epoch``, counted from 0."""
+    if not isinstance(validation_freq, list):
+        validation_freq = operator.index(validation_freq)
     return bool(model._should_eval(epoch, validation_freq))
 
 

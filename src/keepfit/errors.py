@@ -8,6 +8,7 @@
     ├── NotCompiled (ValueError)          the model was not compiled
     ├── CannotAttach (TypeError)          the model has a fit of its own, or is in use by another run
     ├── RunClosed (RuntimeError)          the run was closed; its model's fit has gone back or moved on
+    ├── FitUnderWay (RuntimeError)        a fit of the run is under way: this was called from inside it
     ├── RecipeChanged (ValueError)        fit k was recorded with another recipe
     ├── StateNotKept (LookupError)        a state that retention has thinned out, or that never was
     ├── RunFolderError (OSError)
@@ -64,6 +65,10 @@ class CannotAttach(KeepfitError, TypeError):
 
 class RunClosed(KeepfitError, RuntimeError):
     """The run was closed; nothing was changed."""
+
+
+class FitUnderWay(KeepfitError, RuntimeError):
+    """A fit of the run is under way, and this call came from inside it; nothing was changed."""
 
 
 class RecipeChanged(KeepfitError, ValueError):

@@ -23,6 +23,7 @@ from keepfit.data import StreamSource, evaluation_source, split_validation, trai
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import NotCompiled
 from keepfit.feed import Feed
+from keepfit.first_look import explained, look
 from keepfit.journal import FitRecord
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
 from keepfit.place import Decision, OpenFit, decide
@@ -63,6 +64,10 @@ class FitCall:
         decision = self._decide()
         if decision.kind == "changed":
             decision = self._branch(decision)
+        if decision.gives_way:
+            self.recorder.branch(after=decision.number - 1)
+        if self._dropped:
+            self.run.notice(self._dropped)
         self.run.seat_optimizer()
         self.variables = self.run.engine.variables
         if decision.left_open is not None:
@@ -89,9 +94,7 @@ class FitCall:
                 "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before fit()."
             )
         given = keras.tree.flatten(request.callbacks) if request.callbacks else []
-        self.callbacks, dropped = drop_backup_and_restore(given)
-        if dropped:
-            self.run.notice(dropped)
+        self.callbacks, self._dropped = drop_backup_and_restore(given)
         x, y, weights = request.x, request.y, request.sample_weight
         validation = request.validation_data
         if request.validation_split and validation is None:
@@ -120,9 +123,10 @@ class FitCall:
         # A generator may draw from the global generators while it is brought to where the run stands.
         self.randomness = randomness.take() if isinstance(self.source, StreamSource) else None
         self.batch = self.source.peek()
-        self.run.ready(
-            self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
-        )
+        with explained(self.model, self.batch, "the first batch"):
+            self.run.ready(
+                self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
+            )
         self.variables = self.run.engine.variables
         self._recipe = None
 
@@ -160,8 +164,11 @@ class FitCall:
         same = replace(asked, strict=strict, warned=before.warned, epochs=before.epochs) == before
         if same and not touched and asked.epochs >= before.epochs:
             return Decision("resume", number, left.record, Comparison(more_epochs=asked.epochs > before.epochs))
-        close_interrupted(self.run, left)
         self._recipe = None
+        if left.trained_nothing:
+            self.place.open = None
+            return Decision("new", number, gives_way=True)
+        close_interrupted(self.run, left)
         return Decision("new", self.place.fits + 1)
 
     def _branch(self, decision: Decision) -> Decision:
@@ -223,8 +230,6 @@ class FitCall:
         back = rewound(ends) if phase == "continues" else {}
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
-        if phase == "new":
-            self.run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase", fit=number)
         record = FitRecord(
             number=number,
             name=self.request.name,
@@ -297,8 +302,11 @@ class FitCall:
         message: str | None = None,
     ) -> Any:
         run, place = self.run, self.place
-        plan = run.engine.prepare(self.batch, plan=record.plan.get("plan") or run.plan)
+        plan = look(run, self.batch, self.validation_source, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None
+        if record.phase == "new" and not resumed:
+            number, reason = record.number, record.phase_reason
+            run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase", fit=number)
         cursor = cursor_at(point, place.ends, record, resumed=resumed)
         feed = Feed(
             self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
@@ -310,10 +318,10 @@ class FitCall:
         for text in approximate:
             run.say_once(text, f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
-        reason = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
+        why = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
         record = replace(
             record,
-            plan={**plan.to_json(), **reason},
+            plan={**plan.to_json(), **why},
             approximate=list(dict.fromkeys([*record.approximate, *approximate])),
         )
         self._say(other_conditions(point.state.get("plan") or {}, record), record, kind="approximate")
@@ -378,7 +386,7 @@ class FitCall:
             self.run.notice(
                 f"The model was brought back to the end of fit {self.place.fits}, the newest state there is."
             )
-        elif loop.interrupted is None:
+        elif loop.interrupted is None or loop.position.step == loop.record.first_step:
             # Nothing was trained: what the fit would have begun with is still what the variables hold.
             values = self.run.engine.variables.values()
             for end in (self.place.ends.result, self.place.ends.resume):

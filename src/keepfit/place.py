@@ -31,6 +31,11 @@ class OpenFit:
     rate: Any
     values: dict[str, Any]
 
+    @property
+    def trained_nothing(self) -> bool:
+        """Return whether it was left before its first step."""
+        return self.snapshot is None or self.snapshot.state["position"]["step"] == self.record.first_step
+
 
 @dataclass
 class Place:
@@ -63,6 +68,7 @@ class Decision:
         record: Its record, where the journal has one.
         comparison: How its recipe differs from the one given now.
         left_open: An interrupted fit of an earlier process that is to be closed first.
+        gives_way: Whether an interrupted fit of that number, which trained nothing, makes room for this one.
     """
 
     kind: str
@@ -70,6 +76,7 @@ class Decision:
     record: FitRecord | None = None
     comparison: Comparison = field(default_factory=Comparison)
     left_open: FitRecord | None = None
+    gives_way: bool = False
 
 
 def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, describe: Any = None) -> Decision:
@@ -92,11 +99,26 @@ def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, descr
         last = fits.get(number - 1)
         if last is not None and last.status == "open":
             found = _against(last, recipe, fits, describe, relaxed=True)
-            return found if found.kind == "resume" else Decision("new", number, left_open=last)
+            if found.kind == "resume":
+                return found
+            if _trained_nothing(recorder, last):
+                return Decision("new", last.number, gives_way=True)
+            return Decision("new", number, left_open=last)
     record = fits.get(number)
     if record is None:
         return Decision("new", number)
-    return _against(record, recipe, fits, describe, relaxed=place.unsure)
+    found = _against(record, recipe, fits, describe, relaxed=place.unsure)
+    if found.kind == "changed" and _trained_nothing(recorder, record):
+        return Decision("new", number, gives_way=True)
+    return found
+
+
+def _trained_nothing(recorder: Recorder, record: FitRecord) -> bool:
+    """Return whether a fit was left open before anything of it was kept: a call that failed, mostly."""
+    if record.status != "open" or recorder.epochs.of(record.number):
+        return False
+    newest = recorder.newest(fit=record.number)
+    return newest is None or newest.position.step == record.first_step
 
 
 def _against(record: FitRecord, recipe: Recipe, fits: Any, describe: Any, *, relaxed: bool) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,10 +61,15 @@ class FitRequest:
         if self.x is None:
             raise _invalid("x", "training data", None)
         for member in keras.tree.flatten(self.callbacks) if self.callbacks else ():
-            if not hasattr(member, "on_train_begin"):
+            if not _is_callback(member):
                 raise _invalid("callbacks", "objects with the hooks of keras.callbacks.Callback", member)
-        if isinstance(self.fresh, str) or not isinstance(self.fresh, Sequence):
+        if isinstance(self.fresh, str) or not isinstance(self.fresh, Sequence) or not all(map(_may_begin, self.fresh)):
             raise _invalid("fresh", 'a list of callbacks and "optimizer"', self.fresh)
+        if isinstance(self.validation_data, (tuple, list)) and len(self.validation_data) not in (1, 2, 3):
+            held = f"{type(self.validation_data).__name__} of {len(self.validation_data)}"
+            raise _invalid("validation_data", "(x,), (x, y), (x, y, sample_weight) or a data set", held)
+        if not _is_frequency(self.validation_freq):
+            raise _invalid("validation_freq", "a whole number, 1 or more, or a list of them", self.validation_freq)
 
     @property
     def planned_epochs(self) -> int:
@@ -105,8 +111,29 @@ def _capped(request: FitRequest) -> FitRequest:
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+    if not _is_whole(value, least=least):
         raise _invalid(name, f"a whole number, {least} or more", value)
+
+
+def _is_whole(value: Any, *, least: int) -> bool:
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        return False
+
+
+def _is_frequency(value: Any) -> bool:
+    # As in Keras, a list holds numbers of epochs, counted from 1.
+    return all(_is_whole(number, least=1) for number in (value if isinstance(value, list) else [value]))
+
+
+def _is_callback(value: Any) -> bool:
+    return hasattr(value, "on_train_begin") and not isinstance(value, type)
+
+
+def _may_begin(value: Any) -> bool:
+    """Return whether ``fresh`` may name it: a callback, a class of them, or the optimizer."""
+    return value == "optimizer" if isinstance(value, str) else hasattr(value, "on_train_begin")
 
 
 def _invalid(name: str, expected: str, received: Any) -> InvalidArgument:

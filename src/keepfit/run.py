@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _keras, live
 from keepfit.clock import Position
 from keepfit.engine import make_engine
-from keepfit.errors import InvalidArgument, NotCompiled, RunClosed, warn
+from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
 from keepfit.optimizer_state import carry, has_trained, is_seated, optimizer_values, reseat
@@ -94,6 +94,7 @@ class Run:
         self.closed: str | None = None
         self._said: set[str] = set()
         self.is_ready = False
+        self._is_fitting = False
         self.optimizer: Any = None
         self.pending: dict[str, Any] = {}
         self._debts: dict[int, tuple[Any, Snapshot]] = {}
@@ -165,8 +166,9 @@ class Run:
         Raises:
             InvalidArgument: Before anything changes.
             RecipeChanged: The fit was recorded with another recipe; nothing was changed.
+            FitUnderWay: The call came from inside a fit of this run.
         """
-        self.check_open()
+        self.check_idle("fit")
         request = check_arguments(
             {
                 "x": x,
@@ -188,7 +190,11 @@ class Run:
                 **further,
             }
         )
-        return FitCall(self, request).perform()
+        self._is_fitting = True
+        try:
+            return FitCall(self, request).perform()
+        finally:
+            self._is_fitting = False
 
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
         """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are.
@@ -272,7 +278,7 @@ class Run:
         """
         from keepfit.kept_states import load
 
-        self.check_open()
+        self.check_idle("load")
         return load(self, fit, best=best)
 
     def fork(self, directory: str | Path, *, at: int | None = None, model: Any = None) -> Run:
@@ -291,7 +297,7 @@ class Run:
         """
         from keepfit.kept_states import fork
 
-        self.check_open()
+        self.check_idle("fork")
         return fork(self, Path(directory), at=at, model=model)
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -418,6 +424,15 @@ class Run:
             raise RunClosed(
                 f"This run is closed: {self.closed}. Nothing was changed. "
                 "Open it again with keepfit.Run or keepfit.attach."
+            )
+
+    def check_idle(self, verb: str) -> None:
+        """Raise `RunClosed` where the run is closed, `FitUnderWay` where one of its fits is under way."""
+        self.check_open()
+        if self._is_fitting:
+            raise FitUnderWay(
+                f"{verb}() was called while fit {self.place.fits + 1} of {self!r} is under way, by one of its "
+                "callbacks or from another thread. Nothing was changed. Call it after fit() has returned."
             )
 
     def check_state(self, verb: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from keepfit.demo.compare import differing_state
-from tests.examples.conftest import EXAMPLES
 
 
 def test_notebook_goes_on_when_its_kernel_is_restarted(run: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -16,15 +14,9 @@ def test_notebook_goes_on_when_its_kernel_is_restarted(run: Callable[..., list[s
     restarted = run("notebook_journey", tmp_path / "notebook", "--kernel", 2)
     assert [line.split(":")[0] for line in restarted[:3]] == [f"fit {n} was done before" for n in (1, 2, 3)]
     assert restarted[3].startswith("fit 4 | epoch 7/8")
-
-    spec = importlib.util.spec_from_file_location("notebook_journey", EXAMPLES / "notebook_journey.py")
-    assert spec is not None
-    assert spec.loader is not None
-    journey = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(journey)
-    model = journey.build_cell(str(tmp_path / "control"))
-    x, y = journey.data_cell()
-    for _ in range(4):
-        journey.fit_cell(model, x, y)
-    model.run.close()
-    assert differing_state(tmp_path / "control", tmp_path / "notebook")[0] == []
+    # In a folder of its own the second kernel trains all four fits; a process of its own, for other tests leave
+    # global generators behind, which are part of a run's state.
+    whole = run("notebook_journey", tmp_path / "control", "--kernel", 2)
+    assert whole[0].startswith("fit 1 | epoch 1/2")
+    differing, compared = differing_state(tmp_path / "control", tmp_path / "notebook")
+    assert (differing, compared > 20) == ([], True)

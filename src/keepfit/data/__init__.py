@@ -1,6 +1,7 @@
 """What can give batches, and in which order: one file per kind of source."""
 
 from keepfit.data.adapters import evaluation_source, training_source
+from keepfit.data.checks import check_lengths, named_leaves
 from keepfit.data.fingerprint import describe_difference, fingerprint
 from keepfit.data.order import batch_order, epoch_order, order_at
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
@@ -13,11 +14,13 @@ __all__ = [
     "Source",
     "StreamSource",
     "batch_order",
+    "check_lengths",
     "class_weighted",
     "describe_difference",
     "epoch_order",
     "evaluation_source",
     "fingerprint",
+    "named_leaves",
     "order_at",
     "split_validation",
     "training_source",

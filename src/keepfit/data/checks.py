@@ -51,35 +51,18 @@ def check_rows(leaves: list[tuple[str, Any]]) -> int:
     Raises:
         InvalidData: There is no array, one has no axis or no rows, or lengths differ.
     """
-    if not leaves:
+    if not any(name.startswith("x") for name, _ in leaves):
         raise InvalidData(
             "There is no data: x is None or has no arrays in it. Nothing was changed. Give an array as x."
         )
-    lengths: dict[str, int] = {}
     for name, leaf in leaves:
-        shape = tuple(getattr(leaf, "shape", ()))
-        if not shape:
+        if not tuple(getattr(leaf, "shape", ())):
             raise InvalidData(
                 f"{name} has no axes; the first axis of an array counts samples. Nothing was changed. "
                 "Give an array of shape (samples, ...), for example numpy.array([value]).",
                 name=name,
             )
-        lengths[name] = int(shape[0])
-    if len(set(lengths.values())) > 1:
-        width = max(map(len, lengths)) + 1
-        lines = "\n".join(f"  {name + ':':{width}} {length} samples" for name, length in lengths.items())
-        raise InvalidData(
-            # The first sentence is Keras's, which people search for.
-            f"Data cardinality is ambiguous. The arrays have different numbers of samples:\n{lines}\n"
-            "Nothing was changed. Give arrays of the same length along their first axis.",
-            lengths=lengths,
-        )
-    name, count = next(iter(lengths.items()))
-    if count == 0:
-        raise InvalidData(
-            f"{name} is empty: it has 0 samples. Nothing was changed. Give at least one sample.", name=name
-        )
-    return count
+    return check_lengths(leaves)
 
 
 def check_count(value: Any, name: str) -> int | None:
@@ -139,10 +122,7 @@ def check_batch(batch: Any, kind: str) -> None:
     Raises:
         InvalidData: A leaf is none; says where in the batch.
     """
-    for path, leaf in keras.tree.flatten_with_path(batch):
-        name = f"the first batch of the {kind}" + "".join(f"[{key!r}]" for key in path)
-        if leaf is None:
-            continue
+    for name, leaf in named_leaves(**{f"the first batch of the {kind}": batch}):
         if not hasattr(leaf, "shape"):
             raise InvalidData(f"{name} is a {type(leaf).__name__}, not an array. Nothing was changed.", name=name)
         if len(leaf.shape) < 1:
@@ -153,6 +133,33 @@ def check_batch(batch: Any, kind: str) -> None:
             )
         if not _is_text_for_tensorflow(leaf):
             check_dtype(leaf.dtype, name)
+
+
+def check_lengths(leaves: list[tuple[str, Any]]) -> int:
+    """Return the number of samples, after checking that all arrays have as many.
+
+    Args:
+        leaves: Name and array, each with an axis of samples; one or more.
+
+    Raises:
+        InvalidData: There are no samples, or numbers of them differ.
+    """
+    lengths = {name: int(leaf.shape[0]) for name, leaf in leaves}
+    if len(set(lengths.values())) > 1:
+        width = max(map(len, lengths)) + 1
+        lines = "\n".join(f"  {name + ':':{width}} {length} samples" for name, length in lengths.items())
+        raise InvalidData(
+            # The first sentence is Keras's, which people search for.
+            f"Data cardinality is ambiguous. The arrays have different numbers of samples:\n{lines}\n"
+            "Nothing was changed. Give arrays of the same length along their first axis.",
+            lengths=lengths,
+        )
+    name, count = next(iter(lengths.items()))
+    if count == 0:
+        raise InvalidData(
+            f"{name} is empty: it has 0 samples. Nothing was changed. Give at least one sample.", name=name
+        )
+    return count
 
 
 def _is_text_for_tensorflow(leaf: Any) -> bool:

@@ -111,6 +111,9 @@ class JaxEngine(Engine):
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many; a pure function of the program and the device."""
         self._kind, reason = self._choose(batch, plan, verb)
+        if self._kind != "eager" and _is_dense(batch) and keras.distribution.distribution() is None:
+            # A model that cannot take such batches says so now, not amid a fit.
+            self._seen(verb, batch)
         return Plan(self._kind, reason, _facts())
 
     def most_steps(self, batch: Any) -> int:
@@ -160,7 +163,7 @@ class JaxEngine(Engine):
             return "eager", "the model was compiled with jit_compile=False, or a layer does not support it"
         if keras.distribution.distribution() is not None:
             return "stepwise", "a distribution is set"
-        if any(not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") for leaf in jax.tree.leaves(batch)):
+        if not _is_dense(batch):
             return "stepwise", "the batches are not dense arrays"
         if plan is not None:
             return plan, "pinned with plan="
@@ -168,12 +171,18 @@ class JaxEngine(Engine):
             return "stepwise", "XLA runs convolutions inside a loop several times slower on the CPU"
         return "fused", "nothing in the step is slower inside a loop"
 
+    def _seen(self, verb: str, batch: Any) -> Any:
+        """Return a step as a jaxpr for the variables as they are."""
+        found = self._programs.get(("traced", verb, self._key, _spec(batch)))
+        if found is None:
+            state = tuple([_keras.value(v) for v in group] for group in self._groups(verb))
+            found = self._traced(verb, state, batch)
+        return found[0]
+
     def _has_convolution(self, verb: str, batch: Any) -> bool:
         key = ("convolution", verb, self._key, _spec(batch))
         if key not in self._programs:
-            state = tuple([_keras.value(v) for v in group] for group in self._groups(verb))
-            jaxpr, _ = self._traced(verb, state, batch)
-            self._programs[key] = _contains_convolution(jaxpr.jaxpr)
+            self._programs[key] = _contains_convolution(self._seen(verb, batch).jaxpr)
         return bool(self._programs[key])
 
     # Programs, each compiled once
@@ -403,6 +412,10 @@ def _contains_convolution(jaxpr: Any) -> bool:
 
 def _is_jaxpr(value: Any) -> bool:
     return hasattr(value, "eqns")
+
+
+def _is_dense(batch: Any) -> bool:
+    return all(hasattr(leaf, "dtype") and hasattr(leaf, "shape") for leaf in jax.tree.leaves(batch))
 
 
 def _is_deleted(array: Any) -> bool:

@@ -1,0 +1,67 @@
+"""Whether a model can take what it is to be trained and validated on, found before anything is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keepfit import _keras
+from keepfit.data import IndexedSource, check_lengths, named_leaves
+from keepfit.errors import InvalidData
+
+if TYPE_CHECKING:
+    from keepfit.data import Source
+    from keepfit.engine import Plan
+    from keepfit.run import Run
+
+
+def look(run: Run, batch: Any, validation: Source | None, *, plan: str | None) -> Plan:
+    """Prepare the engine, which runs the model's own code once for new shapes where steps are compiled.
+
+    Args:
+        run: The run.
+        batch: The first batch of training.
+        validation: What the fit validates on. Only arrays are looked at: who makes batches may draw numbers for it.
+        plan: ``"fused"``, ``"stepwise"`` or None.
+
+    Raises:
+        InvalidData: The model cannot take the data, and what is wrong with it is known; else what Keras says.
+    """
+    if isinstance(validation, IndexedSource):
+        held = validation.peek()
+        with explained(run.model, held, "the validation data"):
+            run.engine.prepare(held, plan=plan, verb="test")
+    with explained(run.model, batch, "the first batch"):
+        return run.engine.prepare(batch, plan=plan)
+
+
+@contextmanager
+def explained(model: Any, batch: Any, name: str) -> Iterator[None]:
+    """Say what is wrong with a batch where the model's step fails on it; else let Keras's error through."""
+    try:
+        yield
+    except Exception as error:
+        leaves = named_leaves(**{name: batch})
+        try:
+            if all(getattr(leaf, "shape", ()) for _, leaf in leaves):
+                check_lengths(leaves)
+        except InvalidData as told:
+            raise told from error
+        if isinstance(batch, tuple) and len(batch) not in (1, 2, 3):
+            raise InvalidData(
+                f"{name} is a tuple of {len(batch)}, which the model's step does not take. Nothing was changed. "
+                "Give (x,), (x, y) or (x, y, sample_weight).",
+                name=name,
+            ) from error
+        targets = keras.utils.unpack_x_y_sample_weight(batch)[1]
+        if targets is None and _keras.compile_arguments(model)["loss"] is not None:
+            raise InvalidData(
+                f"{name} has no targets (y), but the model was compiled with a loss, which compares with them. "
+                "Nothing was changed. Give y, or compile without a loss where layers or train_step give it.",
+                name=name,
+            ) from error
+        error.add_note(f"This is what the model says to {name}. Nothing was trained or recorded.")
+        raise
