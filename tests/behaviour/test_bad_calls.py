@@ -56,7 +56,9 @@ def refused(name: str, given: Given, words: str, error: type[Exception] = Invali
         refused("no arrays", lambda x, y: {"x": []}, "There is no data"),
         refused("uneven batch", lambda x, y: {"x": ((x, y[:3]) for _ in "ab"), "y": None}, r"(?s)\[0\]: 70.*\[1\]: 3"),
         refused("empty batch", lambda x, y: {"x": Batches(x[:0], y[:0]), "y": None}, "it has 0 samples"),
-        refused("tuple of four", lambda x, y: {"x": ((x, y, y, y) for _ in "ab"), "y": None}, "first batch is a tuple of 4"),
+        refused(
+            "tuple of four", lambda x, y: {"x": ((x, y, y, y) for _ in "ab"), "y": None}, "first batch is a tuple of 4"
+        ),
     ],
 )
 def test_bad_argument_that_keras_would_find_late(

@@ -5,7 +5,7 @@ What only reads a run imports this package; it needs neither Keras nor a backend
 
 from __future__ import annotations
 
-from keepfit.journal.reader import FILE_NAME, Reader
+from keepfit.journal.reader import FILE_NAME, Reader, check_journal
 from keepfit.journal.records import (
     CheckpointKind,
     CheckpointRecord,
@@ -31,5 +31,6 @@ __all__ = [
     "Reader",
     "SessionRecord",
     "Writer",
+    "check_journal",
     "not_a_run",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,26 @@ _FITS = """SELECT branch, number, name, status, phase, phase_reason, recipes.jso
     approximate, stop_training, detail
     FROM fits JOIN documents AS recipes ON recipes.hash = fits.recipe JOIN documents AS plans ON plans.hash = fits.plan
     """
+
+
+def check_journal(path: Path) -> None:
+    """Look into a journal without leaving a trace, before anything is opened for writing.
+
+    Raises:
+        NotARun, FormatTooNew: What lies there is something else.
+    """
+    with suppress(sqlite3.Error):  # who opens it for writing says what is damaged
+        _opened(path)[0].close()
+
+
+def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Return a journal opened for reading, and its format."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
+    try:
+        return connection, format_of(connection, path)
+    except BaseException:
+        connection.close()
+        raise
 
 
 class Reader:
@@ -49,13 +70,10 @@ class Reader:
         if not path.is_file():
             raise not_a_run(path, "it holds no run.sqlite" if path.parent.is_dir() else "there is no such folder")
         try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
-            try:
-                if format_of(connection, path) == 0:
-                    raise not_a_run(path, "its run.sqlite is empty")
-            except BaseException:
+            connection, found = _opened(path)
+            if found == 0:
                 connection.close()
-                raise
+                raise not_a_run(path, "its run.sqlite is empty")
         except sqlite3.Error as error:
             raise RunFolderError(
                 f"The journal of {path.parent} cannot be read: {error}. Nothing was changed.", path=path.parent

@@ -87,7 +87,7 @@ class DiskRecorder(Mirrored):
                 lock.release()
                 raise
         except (OSError, sqlite3.Error) as error:
-            problem = failure(error, directory)
+            problem = failure(error, directory, opening=True)
             if problem is error:
                 raise
             raise problem from error

@@ -16,12 +16,13 @@ _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _KEPT = "What could not be written stays in memory and is tried again at the next checkpoint; nothing recorded is lost."
 
 
-def failure(error: Exception, directory: Path) -> Exception:
+def failure(error: Exception, directory: Path, *, opening: bool = False) -> Exception:
     """Return the error to raise for one that came up while a run was written.
 
     Args:
         error: What came up.
         directory: The folder of the run.
+        opening: Whether it was being opened, so that nothing waits in memory.
 
     Returns:
         A `RunFolderError` for an error of the file system or of SQLite, with the
@@ -29,10 +30,11 @@ def failure(error: Exception, directory: Path) -> Exception:
     """
     if isinstance(error, KeepfitError) or not isinstance(error, OSError | sqlite3.Error):
         return error
+    kept = "Nothing was trained or recorded." if opening else _KEPT
     result: Exception
     if _is(error, _FULL, sqlite3.SQLITE_FULL):
         result = StoreFull(
-            f"No space is left for the run in {directory}: {error}.\n{_KEPT} "
+            f"No space is left for the run in {directory}: {error}.\n{kept} "
             "Free some space there, or keep fewer states (keep=).",
             path=directory,
         )
@@ -52,7 +54,8 @@ def failure(error: Exception, directory: Path) -> Exception:
         )
     else:
         result = StoreFailed(
-            f"The run in {directory} could not be written: {error}.\n{_KEPT} Check the disk that holds the folder.",
+            f"The run in {directory} could not be {'opened' if opening else 'written'}: {error}.\n{kept} "
+            "Check the name of the folder and the disk that holds it.",
             path=directory,
         )
     result.__cause__ = error

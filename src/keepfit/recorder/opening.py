@@ -15,6 +15,7 @@ from keepfit.journal import (
     FitRecord,
     SessionRecord,
     Writer,
+    check_journal,
     not_a_run,
 )
 from keepfit.recorder.mirror import Mirror
@@ -50,12 +51,17 @@ def refuse_other_folder(directory: Path) -> None:
     """Return if a folder is missing, empty or a run.
 
     Raises:
-        NotARun: It holds something else.
+        NotARun, FormatTooNew: It holds something else.
     """
     journal = directory / FILE_NAME
     if directory.exists() and not directory.is_dir():
         raise not_a_run(journal, "it is a file")
-    if not directory.is_dir() or journal.exists():
+    if not directory.is_dir():
+        return
+    if journal.is_dir():
+        raise not_a_run(journal, "its run.sqlite is a folder")
+    if journal.exists():
+        check_journal(journal)
         return
     names = [item.name for item in directory.iterdir() if not item.name.startswith(".")]
     others = sorted(set(names) - {LOCK, OBJECTS})
