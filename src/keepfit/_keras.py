@@ -422,7 +422,8 @@ def backend_batch(batch: Any) -> Any:
 
 
 def _sparse_for_tensorflow(leaf: Any) -> Any:
-    return host_slicer(leaf)(slice(None)) if is_sparse_or_ragged(leaf) else leaf
+    # Keras's slicing of sparse arrays needs both bounds.
+    return host_slicer(leaf)(slice(0, leaf.shape[0])) if is_sparse_or_ragged(leaf) else leaf
 
 
 def is_foreign_data(value: Any) -> bool:

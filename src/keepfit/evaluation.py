@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import numpy as np
 
 from keepfit import _keras, held
@@ -77,14 +76,14 @@ def evaluate(
 def predict(
     model: Any, engine: Engine, feed: Feed, *, callbacks: Any, batch_hooks: bool, poll: Callable[[], None]
 ) -> Any:
-    """Return the model's outputs for one pass, as NumPy arrays with all samples on the first axis."""
+    """Return the model's outputs for one pass with all samples on the first axis, as NumPy arrays where those do."""
     model.stop_predicting = False
     callbacks.on_predict_begin()
     outputs: list[Any] = []
     told = done = 0
 
     def new_outputs() -> dict[str, Any]:
-        return {"outputs": _joined(outputs[told:])}
+        return {"outputs": engine.joined(outputs[told:])}
 
     hooks = _batch_hooks(callbacks, "predict", model) if batch_hooks else None
     for step, block in blocks(feed, hooks=hooks):
@@ -102,7 +101,7 @@ def predict(
     if hooks is not None:
         hooks.close(done)
     callbacks.on_predict_end()
-    return _joined(outputs)
+    return engine.joined(outputs)
 
 
 def blocks(feed: Feed, *, hooks: BatchHooks | None = None) -> Iterator[tuple[int, Block]]:
@@ -135,10 +134,6 @@ def epoch_logs(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
 def _batch_hooks(callbacks: Any, kind: str, model: Any) -> BatchHooks:
     begin, end = (getattr(callbacks, f"on_{kind}_batch_{end}") for end in ("begin", "end"))
     return BatchHooks(begin, end, every=model.steps_per_execution)
-
-
-def _joined(outputs: list[Any]) -> Any:
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit import held
+from keepfit import _keras, held
 from keepfit.engine import Block, make_engine
 from keepfit.errors import EngineError, KeepfitWarning
 from tests.bits import differing, state_bits
@@ -229,6 +229,52 @@ def test_what_only_tensorflow_has_is_trained_on(kind: Any) -> None:
         losses.append([loss for part in parts for loss in part])
     assert losses[0] == losses[1]
     np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [sparse, ragged])
+def test_generators_may_give_sparse_and_ragged_batches(kind: Any) -> None:
+    """Batches that a generator made are fed as they are, and give what Keras's fit gives."""
+    losses = []
+    for attached in (True, False):
+        keras.utils.set_random_seed(1)
+        model, x = kind()
+        x = _keras.native_rows(x, slice(0, 21)) if kind is ragged else tf.sparse.from_dense(x.toarray())
+        y = np.arange(21, dtype="float32")[:, None] / 21
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        fit = keepfit.Run(model).fit if attached else model.fit
+        losses.append(fit(((x, y) for _ in range(3)), steps_per_epoch=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        lambda x: tf.RaggedTensor.from_tensor(x, padding=0.0),
+        lambda x: tf.sparse.from_dense(x),
+        lambda x: x[:, : tf.reduce_max(tf.cast(x[:, 0], "int32"))],
+        lambda x: x[:, : tf.reduce_max(tf.cast(x[:, 0], "int32")), None],
+        lambda x: {"mean": tf.reduce_mean(x), "whole": x},
+    ],
+)
+def test_predictions_of_every_kind_are_those_of_keras(outputs: Any) -> None:
+    """Ragged and sparse outputs stay so, rows of other lengths from batch to batch become ragged, scalars a vector."""
+    x = np.minimum.outer(np.arange(1, 11), np.array([4, 1, 0, 2])).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(outputs)])
+    model.compile("sgd", "mse")
+    model.run_eagerly = True
+    expected = model.predict(x, batch_size=3, verbose=0)
+    with keepfit.Run(model) as run:
+        got = run.predict(x, batch_size=3)
+        one = run.predict_on_batch(x)
+    got, expected = [got, one], [expected, model.predict_on_batch(x)]
+    for ours, theirs in zip(keras.tree.flatten(got), keras.tree.flatten(expected), strict=True):
+        assert type(ours) is type(theirs) or np.ndim(theirs) == 0
+        if isinstance(theirs, tf.SparseTensor):
+            ours, theirs = tf.sparse.to_dense(ours), tf.sparse.to_dense(theirs)
+        if isinstance(theirs, tf.RaggedTensor):
+            assert ours.ragged_rank == theirs.ragged_rank
+            ours, theirs = ours.to_list(), theirs.to_list()
+        assert np.array_equal(ours, theirs) if not isinstance(theirs, list) else ours == theirs
 
 
 def test_several_devices_are_refused() -> None:

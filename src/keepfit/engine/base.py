@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -133,4 +134,11 @@ class Engine(ABC):
 
     @abstractmethod
     def predict(self, block: Block) -> list[Any]:
-        """Return the outputs of ``model.predict_step`` for every batch of a block, as NumPy arrays."""
+        """Return the outputs of ``model.predict_step`` for every batch of a block, as NumPy arrays.
+
+        What NumPy has no arrays for (ragged and sparse tensors) stays as it is.
+        """
+
+    def joined(self, outputs: list[Any]) -> Any:
+        """Return what `predict` gave for some batches, 1 or more, with all samples on the first axis."""
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)

@@ -19,7 +19,7 @@ from keepfit.engine import graph
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.host import host_number, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key
-from keepfit.engine.tensors import Spec, bytes_of, is_dense, leaves_of, own_tensor, tensor
+from keepfit.engine.tensors import Spec, bytes_of, concatenated, host_output, is_dense, leaves_of, own_tensor, tensor
 from keepfit.errors import EngineError
 from keepfit.state import Variables, variables_of
 
@@ -166,8 +166,12 @@ class TensorFlowEngine(Engine):
         outputs = []
         for batch in self._batches(block):
             result = self.model.predict_step(batch) if self.model.run_eagerly else self._called("predict", batch)
-            outputs.append(keras.tree.map_structure(keras.ops.convert_to_numpy, result))
+            outputs.append(keras.tree.map_structure(host_output, result))
         return outputs
+
+    def joined(self, outputs: list[Any]) -> Any:
+        """Return the outputs of all batches as one, ragged where their rows differ in length."""
+        return keras.tree.map_structure(concatenated, *outputs)
 
     # Which plan
 

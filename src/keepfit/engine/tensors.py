@@ -36,6 +36,34 @@ def own_tensor(leaf: Any) -> Any:
     return tensor(owned(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.kind in _EXCHANGED else leaf)
 
 
+def host_output(value: Any) -> Any:
+    """Return an output of a model as a NumPy array; a sparse or ragged one stays a tensor, as in Keras."""
+    return value if isinstance(value, (tf.SparseTensor, tf.RaggedTensor)) else keras.ops.convert_to_numpy(value)
+
+
+def concatenated(*parts: Any) -> Any:
+    """Return one output of several batches as one.
+
+    Args:
+        parts: What `host_output` gave for each batch, first axis samples; all of one kind.
+
+    Returns:
+        An array where the parts differ on the first axis alone, a ragged
+        tensor where they differ on others, a sparse one where they are.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], tf.SparseTensor):
+        return tf.sparse.concat(axis=0, sp_inputs=list(parts))
+    if isinstance(parts[0], tf.RaggedTensor):
+        return tf.concat(parts, axis=0)
+    shapes = {np.shape(part)[1:] for part in parts}
+    if len(shapes) == 1:
+        return np.concatenate(parts) if np.ndim(parts[0]) else np.stack(parts)
+    last = max(axis for axis, lengths in enumerate(zip(*shapes, strict=True), start=1) if len(set(lengths)) > 1)
+    return tf.concat([tf.RaggedTensor.from_tensor(part, ragged_rank=last) for part in parts], axis=0)
+
+
 def is_dense(leaf: Any) -> bool:
     """Return whether a leaf of a batch is a dense array of numbers."""
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") or isinstance(leaf, _COMPOSITE):
