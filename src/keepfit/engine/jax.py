@@ -150,7 +150,7 @@ class JaxEngine(Engine):
         for batch in self._batches(block):
             state = tuple([_keras.value(v) for v in group] for group in (found.trainable, found.non_trainable))
             result, changed = step(state, batch)
-            self._give((found.non_trainable,), (changed.over(state[1]),))
+            self._give((found.non_trainable,), (_placed_as(state[1], changed.over(state[1])),))
             outputs.append(result)
         return [jax.tree.map(np.array, result) for result in outputs]
 
@@ -220,7 +220,7 @@ class JaxEngine(Engine):
         state = (*donated, *kept)
         for batch in self._batches(block):
             logs, changed = step(state[: len(donated)], state[len(donated) :], batch)
-            state = changed.over(state)
+            state = _placed_as(state, changed.over(state))
             losses.append(_loss(logs))
         # Only now: of a block that fails within, no step counts, and the variables are as they were or lost.
         self.unsettled = name == "train"
@@ -387,6 +387,13 @@ def _cast(step: Callable[..., Any], state: Any, batch: Any) -> Any:
     """Run a step; its state comes back in the dtypes it had, so that a loop can carry it."""
     logs, new = step(tuple(state), batch)
     return logs, jax.tree.map(lambda old, value: lax.convert_element_type(value, old.dtype), tuple(state), tuple(new))
+
+
+def _placed_as(before: Any, state: Any) -> Any:
+    """Return a state laid out as the one before, as a distribution asks: XLA may choose another layout, or none."""
+    if keras.distribution.distribution() is None:
+        return state
+    return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), before, state)
 
 
 def _loss(logs: Any) -> Any:
