@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -275,6 +276,51 @@ def test_predictions_of_every_kind_are_those_of_keras(outputs: Any) -> None:
             assert ours.ragged_rank == theirs.ragged_rank
             ours, theirs = ours.to_list(), theirs.to_list()
         assert np.array_equal(ours, theirs) if not isinstance(theirs, list) else ours == theirs
+
+
+class Summaries(keras.callbacks.Callback):
+    """Offers a summary writer while a fit lasts, as a TensorBoard with ``update_freq=1`` does."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(directory))
+
+    def get_state(self) -> Any:
+        return {}
+
+    def set_state(self, state: Any) -> None:
+        pass
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.context = self.writer.as_default(step=0)
+        self.context.__enter__()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.context.__exit__(None, None, None)
+        self.writer.close()
+
+
+@pytest.mark.parametrize("plan", ["fused", "stepwise"])
+def test_summaries_of_a_layer_reach_the_writer_of_each_fit(plan: str, tmp_path: Path) -> None:
+    """Every training step writes, wherever it was traced before, and none writes to the writer of an earlier fit."""
+
+    class Noted(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            tf.summary.write("noted", tf.reduce_sum(x), step=0)
+            return x
+
+    model = keras.Sequential([keras.Input((3,)), Noted(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    x, y = np.ones((40, 3), "float32"), np.ones((40, 1), "float32")
+    with keepfit.Run(model, plan=plan) as run:
+        run.fit(x, y, batch_size=10, verbose=0)
+        for fit in ("second", "third"):
+            callback = Summaries(tmp_path / fit)
+            run.fit(x, y, batch_size=10, verbose=0, callbacks=[callback])
+        run.fit(x, y, batch_size=10, verbose=0)
+    for fit in ("second", "third"):
+        records = tf.data.TFRecordDataset([str(path) for path in (tmp_path / fit).iterdir()])
+        assert sum(b"noted" in record.numpy() for record in records) == 4
 
 
 def test_several_devices_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import tensorflow as tf
+
 # Their generator lies in the running operation, where nobody can read or set it.
 _HIDDEN_STATE = frozenset(
     {
@@ -44,6 +46,17 @@ def is_slow_in_compiled_loop(kinds: Iterable[str]) -> bool:
     layers of dropout over 8,192 numbers take 9 ms inside and 0.4 ms outside.
     """
     return any(word in kind for kind in kinds for word in _SLOW_IN_LOOPS)
+
+
+def has_summary_writer() -> bool:
+    """Return whether a step that is traced now writes its summaries (``tf.summary``) anywhere."""
+    with tf.summary.record_if(True):
+        return bool(tf.summary.should_record_summaries())
+
+
+def writes_summaries(kinds: Iterable[str]) -> bool:
+    """Return whether any operation writes to the summary writer that was there when it was traced."""
+    return "WriteSummary" in kinds
 
 
 def foreign_variables(function: Any, known: Iterable[Any]) -> list[str]:
