@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 
 export KERAS_BACKEND ?= jax
 
-.PHONY: demo test check torture conformance bench clean
+.PHONY: demo test check torture conformance compat bench clean
 
 demo: $(VENV)/.demo
 	$(RUN)/keepfit demo
@@ -24,6 +24,10 @@ torture: $(VENV)/.test
 conformance: $(VENV)/.test
 	$(RUN)/python -m tests.conformance
 
+# The continuity suites and Keras's own tests with each Keras that is supported, each in an environment of its own.
+compat: $(VENV)/.test
+	$(RUN)/python -m tests.compat
+
 bench: $(VENV)/.test
 	$(RUN)/python benchmarks/spine.py
 	$(RUN)/python benchmarks/memory.py
@@ -41,4 +45,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

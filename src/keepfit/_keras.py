@@ -6,6 +6,8 @@ this module. `probe` names what a Keras lacks, before anything starts.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,34 @@ from keepfit.errors import EngineError
 
 # --- core ---
 
+# The minor versions that `make compat` tests.
+SUPPORTED = ("3.13", "3.14", "3.15")
+
+_MODULE_NAMES = {
+    "backend.common.global_state": ("get_global_attribute", "set_global_attribute"),
+    "models.functional": ("Functional",),
+    "random.seed_generator": ("GLOBAL_SEED_GENERATOR", "draw_seed"),
+    "trainers.data_adapters": ("get_data_adapter", "is_tf_dataset", "is_torch_dataloader", "is_grain_dataset"),
+    "trainers.data_adapters.array_slicing": ("can_slice_array", "convert_to_sliceable"),
+    "trainers.data_adapters.data_adapter": ("DataAdapter",),
+    "trainers.data_adapters.data_adapter_utils": (
+        "get_jax_iterator",
+        "get_numpy_iterator",
+        "is_jax_sparse",
+        "is_scipy_sparse",
+        "is_tensorflow_ragged",
+        "is_tensorflow_sparse",
+        "is_torch_tensor",
+        "jax_sparse_to_tf_sparse",
+    ),
+    "trainers.data_adapters.tf_dataset_adapter": ("TFDatasetAdapter",),
+    "trainers.trainer": ("Trainer",),
+    "utils.rng_utils": ("GLOBAL_RANDOM_SEED",),
+}
+_BACKEND_MODULE_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "jax": {"backend.jax.trainer": ("_distribute_data",)},
+    "torch": {"backend.torch.core": ("cond", "get_device"), "backend.torch.random": ("torch_seed_generator",)},
+}
 _TRAINER_NAMES = (
     "_symbolic_build",
     "_should_eval",
@@ -38,7 +68,8 @@ def probe(model: Any) -> None:
     Raises:
         EngineError: Names the missing ones and the installed version.
     """
-    missing = [f"Trainer.{name}" for name in _TRAINER_NAMES if not hasattr(model, name)]
+    missing = list(_missing_in_modules())
+    missing += [f"Trainer.{name}" for name in _TRAINER_NAMES if not hasattr(model, name)]
     missing += [f"Layer.{name}" for name in _LAYER_NAMES if not hasattr(model, name)]
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
@@ -46,9 +77,23 @@ def probe(model: Any) -> None:
     if missing:
         raise EngineError(
             f"Keras {keras.__version__} lacks what keepfit builds on: {', '.join(missing)}. Nothing was changed. "
-            "Install a Keras that keepfit supports (see the README) or a newer keepfit.",
+            f"This keepfit supports Keras {SUPPORTED[0]} to {SUPPORTED[-1]}: install one of these, or a newer keepfit.",
             missing=missing,
         )
+
+
+@functools.cache
+def _missing_in_modules() -> tuple[str, ...]:
+    """Return the names of functions and classes that this Keras lacks."""
+    missing = []
+    for module, names in {**_MODULE_NAMES, **_BACKEND_MODULE_NAMES.get(keras.backend.backend(), {})}.items():
+        try:
+            found = importlib.import_module(f"keras.src.{module}")
+        except ImportError:
+            missing.append(module)
+            continue
+        missing += [f"{module}.{name}" for name in names if not hasattr(found, name)]
+    return tuple(missing)
 
 
 def is_model(value: Any) -> bool:

@@ -8,8 +8,10 @@ test passes with Keras, does not with keepfit, and is not among the exceptions.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SUITES = (
     "trainers/trainer_test.py",
     "trainers/epoch_iterator_test.py",
@@ -39,25 +42,50 @@ SAMPLE = (
     "callbacks/reduce_lr_on_plateau_test.py",
     "callbacks/lambda_callback_test.py",
 )
-BACKENDS = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
+BACKENDS = ("jax", "tensorflow", "torch")
+HEADER = f"{'backend':<12} {'tests':>8} {'Keras':>8} {'keepfit':>8} {'excepted':>8} {'lost':>8} {'share':>9}"
 
 
-def outcomes(backend: str, suites: tuple[str, ...], *, with_keepfit: bool) -> dict[str, str]:
-    """Return test -> ``"passed"``, ``"failed"`` or ``"skipped"``, in a process of its own."""
+def installed_tests() -> Path:
+    """Return the folder of the installed Keras's sources, which holds its tests.
+
+    Raises:
+        SystemExit: This release carries none.
+    """
     found = importlib.util.find_spec("keras")
     assert found is not None
     assert found.origin is not None
     source = Path(found.origin).parent / "src"
+    if not (source / SUITES[0]).exists():
+        version = importlib.metadata.version("keras")
+        raise SystemExit(f"Keras {version} was released without its tests. Install one that has them, such as 3.15.1.")
+    return source
+
+
+def outcomes(
+    backend: str, suites: tuple[str, ...], *, with_keepfit: bool, python: str = sys.executable, tests: Path
+) -> dict[str, str]:
+    """Return test -> ``"passed"``, ``"failed"`` or ``"skipped"``, in a process of its own.
+
+    Args:
+        backend: Keras's backend.
+        suites: Files or folders in ``tests``.
+        with_keepfit: Whether keepfit's loop takes the place of Keras's.
+        python: The interpreter, whose Keras is tested.
+        tests: Where the tests are; what tests them may be another Keras.
+    """
     with tempfile.TemporaryDirectory() as place:
-        report, settings = Path(place) / "report.xml", Path(place) / "pytest.ini"
-        settings.write_text("[pytest]\npython_files = *_test.py\n")
-        command = [sys.executable, "-m", "pytest", "-q", "-c", str(settings), "--rootdir", place]
+        source = _alone(tests, suites, Path(place) / "tests")
+        report, ini = Path(place) / "report.xml", Path(place) / "pytest.ini"
+        ini.write_text("[pytest]\npython_files = *_test.py\n")
+        command = [python, "-m", "pytest", "-q", "-c", str(ini), "--rootdir", place, "--import-mode=importlib"]
         command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={report}", f"--basetemp={place}/tmp"]
         command += ["--continue-on-collection-errors", "-p", "tests.conformance.harness"]
         command += ["-p", "tests.conformance.plugin"] if with_keepfit else []
         command += [str(path) for suite in suites if (path := source / suite).exists()]
-        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
-        subprocess.run(command, env=environment, cwd=place, check=False, stdout=subprocess.DEVNULL, stderr=None)
+        paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        settings = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(paths)}
+        subprocess.run(command, env=settings, cwd=place, check=False, stdout=subprocess.DEVNULL, stderr=None)
         cases = ET.parse(report).iter("testcase")
         return {_name(case): _outcome(case) for case in cases}
 
@@ -68,10 +96,13 @@ def exceptions(backend: str) -> dict[str, str]:
     return {test: reason for group in ("all", backend) for test, reason in listed.get(group, {}).items()}
 
 
-def compare(backend: str, suites: tuple[str, ...]) -> tuple[str, list[str]]:
+def compare(
+    backend: str, suites: tuple[str, ...], *, python: str = sys.executable, tests: Path | None = None
+) -> tuple[str, list[str]]:
     """Return a line of the table, and what went wrong."""
-    theirs = outcomes(backend, suites, with_keepfit=False)
-    ours = outcomes(backend, suites, with_keepfit=True)
+    tests = tests or installed_tests()
+    theirs = outcomes(backend, suites, with_keepfit=False, python=python, tests=tests)
+    ours = outcomes(backend, suites, with_keepfit=True, python=python, tests=tests)
     excused = exceptions(backend)
     passed = [test for test, outcome in theirs.items() if outcome == "passed"]
     lost = [test for test in passed if ours.get(test) != "passed"]
@@ -90,7 +121,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", help="files or folders under keras/src; by default all that matter")
     given = parser.parse_args()
     suites = tuple(given.suites) or (SAMPLE if given.sample else SUITES)
-    print(f"{'backend':<12} {'tests':>8} {'Keras':>8} {'keepfit':>8} {'excepted':>8} {'lost':>8} {'share':>9}")
+    print(HEADER)
     all_wrong = []
     for backend in given.backend or [name for name in BACKENDS if importlib.util.find_spec(name)]:
         line, wrong = compare(backend, suites)
@@ -99,6 +130,17 @@ def main() -> int:
             print(f"  lost: {test}", flush=True)
         all_wrong += wrong
     return 1 if all_wrong else 0
+
+
+def _alone(tests: Path, suites: tuple[str, ...], place: Path) -> Path:
+    """Copy tests out of their package, so that they import the Keras that is installed; return where to."""
+    for suite in suites:
+        given = tests / suite
+        for path in [given] if given.is_file() else given.rglob("*_test.py"):
+            copy = place / path.relative_to(tests)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return place
 
 
 def _name(case: ET.Element) -> str:
