@@ -68,24 +68,27 @@ class Raise(keras.callbacks.Callback):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("from a callback")])
 def test_fit_goes_on_after_an_exception_in(hook: str, number: int, error: BaseException) -> None:
     """The same call again ends with the bits and logs of a fit that nothing interrupted."""
+
+    def callbacks() -> list[keras.callbacks.Callback]:
+        return [
+            keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=50.0, cooldown=1),
+        ]
+
     model, x, y = make("averaged_weights")
     arguments: dict[str, Any] = {
         "batch_size": 16,
         "epochs": 4,
         "verbose": 0,
         "validation_data": (x, y),
-        "callbacks": [
-            keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
-            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=50.0, cooldown=1),
-            Raise(hook, number, error),
-        ],
+        "callbacks": [*callbacks(), Raise(hook, number, error)],
     }
     with keepfit.Run(model) as run:
         with pytest.raises(type(error)):
             run.fit(x, y, **arguments)
         history = run.fit(x, y, **arguments)
         found = state_bits(model), joined_history([history])
-    arguments["callbacks"] = arguments["callbacks"][:2]
+    arguments["callbacks"] = callbacks()  # before 3.15 a used plateau callback knows its best value
     del arguments["batch_size"], arguments["verbose"], arguments["epochs"]
     whole = control("averaged_weights", 4, **arguments)
     assert differing(whole[0], found[0]) == []
