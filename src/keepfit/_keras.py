@@ -7,7 +7,7 @@ this module. `probe` names what a Keras lacks, before anything starts.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,17 +135,12 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     return list(getattr(optimizer, "_trainable_variables", []))
 
 
-def rebuild_optimizer(optimizer: Any, variables: list[Any]) -> None:
-    """Build an optimizer anew, in place, for other variables; its slots begin fresh, a schedule stays itself."""
-    anew = type(optimizer).from_config(optimizer.get_config())
-    anew.build(variables)
-    attributes = vars(anew)
-    holder = vars(optimizer).get("_learning_rate")
-    if holder is not None and not isinstance(holder, keras.Variable):
-        attributes["_learning_rate"] = holder
-    attributes["name"] = optimizer.name
-    vars(optimizer).clear()
-    vars(optimizer).update(attributes)
+def list_optimizer_variables(optimizer: Any, variables: Iterable[Any]) -> None:
+    """Let ``optimizer.variables`` be these, in this order, of which it does not make any."""
+    listed, tracker = list(variables), optimizer._tracker
+    vars(optimizer)["_variables"] = listed
+    tracker.config["variables"] = (tracker.config["variables"][0], listed)
+    tracker.stored_ids["variables"] = set(map(id, listed))
 
 
 def metric_variables(metric: Any) -> list[Any]:
