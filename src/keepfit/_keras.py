@@ -135,6 +135,31 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     return list(getattr(optimizer, "_trainable_variables", []))
 
 
+def is_weight(layer: Any, variable: Any) -> bool:
+    """Return whether a layer's variable is one that training may change."""
+    return any(variable is weight for weight in layer._trainable_variables)
+
+
+def set_rate(optimizer: Any, rate: Any) -> None:
+    """Give an optimizer a number or a schedule as its rate, whatever it had before: Keras does not always allow it."""
+    attributes = vars(optimizer)
+    holder = attributes.get("_learning_rate")
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        attributes["_learning_rate"] = rate
+        if isinstance(holder, keras.Variable):
+            attributes["_keepfit_rate"] = holder  # programs know it, if a number comes again
+            list_optimizer_variables(optimizer, (v for v in attributes["_variables"] if v is not holder))
+        return
+    if not isinstance(holder, keras.Variable):
+        holder = attributes.get("_keepfit_rate")
+        if holder is None:
+            holder = keras.Variable(0.0, name="learning_rate", dtype=keras.config.floatx(), trainable=False)
+        attributes["_learning_rate"] = holder
+        first, *others = attributes["_variables"]
+        list_optimizer_variables(optimizer, (first, holder, *others))
+    holder.assign(float(rate))
+
+
 def list_optimizer_variables(optimizer: Any, variables: Iterable[Any]) -> None:
     """Let ``optimizer.variables`` be these, in this order, of which it does not make any."""
     listed, tracker = list(variables), optimizer._tracker

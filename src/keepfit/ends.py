@@ -65,7 +65,7 @@ def set_by_hand(variables: Variables, known: Mapping[str, Any]) -> dict[str, Any
     """
     changed = {}
     for name, variable in variables.items():
-        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES or _is_age(name):
+        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES or _is_setting(name):
             continue
         value = held.value(variable)
         before = known.get(name)
@@ -133,9 +133,9 @@ def phase_of(
     return "continues", f"fit {last.number} reached its length and nothing about the task changed"
 
 
-def _is_age(name: str) -> bool:
-    """Return whether a variable is a count that goes with the set of trained variables, which the recipe has."""
-    return name.startswith("optimizer") and name.endswith(("/age", "/born"))
+def _is_setting(name: str) -> bool:
+    """Return whether a variable follows from the set of trained variables or the rates, which the recipe has."""
+    return name.startswith("optimizer") and name.endswith(("/age", "/born", "/multiplier"))
 
 
 def _same_bits(one: Any, other: Any) -> bool:

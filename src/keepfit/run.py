@@ -159,7 +159,10 @@ class Run:
             validation_batch_size: Samples in a batch of validation.
             validation_freq: Epochs between validations, or a list of epoch numbers.
             further: ``name`` (a name for the fit), ``fresh`` (callbacks and ``"optimizer"`` that start
-                without memory) and ``on_change``.
+                without memory), ``on_change``, ``train`` (which layers train: a layer, a list, a pattern over layer
+                paths such as ``"backbone/block5/*"``, a predicate or ``"all"``) and ``learning_rate`` (a number, a
+                ``LearningRateSchedule``, a mapping from the same selectors to multipliers of the rate, or
+                ``slice(lowest, highest)`` over depth). The last two stay set, as an assignment by hand.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit.errors import KeepfitWarning
+from keepfit.errors import InvalidArgument, KeepfitWarning, RecipeChanged
 from keepfit.state import variables_of
 from tests.bits import differing, state_bits
 from tests.models import regression_data
@@ -131,7 +132,7 @@ def test_a_layer_that_begins_late_moves_as_with_a_new_optimizer(name: str) -> No
 @pytest.mark.parametrize("name", ["adam", "nadam"])
 def test_without_ages_the_first_step_would_be_oversized(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test above: with the optimizer's own count, the step is more than the rate."""
-    monkeypatch.setattr("keepfit.phases.seat.AgedUpdate", lambda part: type(part)._backend_update_step.__get__(part))
+    monkeypatch.setattr("keepfit.phases.seat.Groups.needed", lambda _groups: False)
     model, x, y = two_layers(name)
     with keepfit.Run(model) as run:
         model.get_layer("body").trainable = False
@@ -236,3 +237,220 @@ def test_that_other_layers_train_is_said() -> None:
         model.get_layer("body").trainable = False
         with pytest.warns(KeepfitWarning, match="Other layers train than before: each keeps its optimizer state"):
             run.fit(x, y, batch_size=10, verbose=0)
+
+
+# fit(train=…)
+
+
+def nested() -> tuple[Any, Any, Any]:
+    """Return a model with a backbone of two blocks and a head."""
+    keras.utils.set_random_seed(4)
+    layers = keras.layers
+    block = [
+        keras.Sequential([layers.Dense(5, name="dense"), layers.BatchNormalization(name="norm")], name=name)
+        for name in ("block1", "block2")
+    ]
+    backbone = keras.Sequential([keras.Input((6,)), *block], name="backbone")
+    model = keras.Sequential([keras.Input((6,)), backbone, layers.Dense(1, name="head")])
+    model.compile(keras.optimizers.Adam(RATE), "mse")
+    return model, *regression_data()
+
+
+def trained(model: Any) -> list[str]:
+    """Return the paths of the layers whose own weights train."""
+    from keepfit.phases.selection import layer_paths
+
+    ids = {id(variable) for variable in model.trainable_variables}
+    return [
+        path
+        for path, layer in layer_paths(model).items()
+        if not getattr(layer, "layers", None) and any(id(v) in ids for v in layer.trainable_variables)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ("head", ["head"]),
+        ("backbone/block2", ["backbone/block2/dense", "backbone/block2/norm"]),
+        ("backbone/*/dense", ["backbone/block1/dense", "backbone/block2/dense"]),
+        (["head", "backbone/block1/norm"], ["backbone/block1/norm", "head"]),
+        (lambda layer: layer.name == "norm", ["backbone/block1/norm", "backbone/block2/norm"]),
+        (
+            "all",
+            ["backbone/block1/dense", "backbone/block1/norm", "backbone/block2/dense", "backbone/block2/norm", "head"],
+        ),
+    ],
+)
+def test_train_says_which_layers_train(selector: Any, expected: list[str]) -> None:
+    """It sets layer.trainable, stays set, and what it leaves out does not move."""
+    model, x, y = nested()
+    with keepfit.Run(model) as run:
+        run.fit(x, y, batch_size=10, verbose=0, train="head")
+        before = own_weights(model)
+        run.fit(x, y, batch_size=10, verbose=0, train=selector)
+        assert trained(model) == expected
+        moved = [path for path, weights in own_weights(model).items() if weights != before[path]]
+        assert moved == expected
+        run.fit(x, y, batch_size=10, verbose=0)
+        assert trained(model) == expected
+        run.fit(x, y, batch_size=10, verbose=0, train=model.get_layer("head"))
+        assert trained(model) == ["head"]
+
+
+def own_weights(model: Any) -> dict[str, bytes]:
+    """Return path -> bytes of each layer's weights, statistics included."""
+    from keepfit.phases.selection import layer_paths
+
+    return {
+        path: b"".join(np.asarray(weight).tobytes() for weight in layer.get_weights())
+        for path, layer in layer_paths(model).items()
+        if layer.weights and not getattr(layer, "layers", None)
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"train": "backbone/blok2"}, "means no layer of .*Did you mean 'backbone/block2'"),
+        ({"train": []}, "means no layer"),
+        ({"train": 3}, "cannot be a int"),
+        ({"train": lambda layer: False}, "means no layer"),
+        ({"learning_rate": -1.0}, "is -1.0, expected a number of 0 or more"),
+        ({"learning_rate": float("nan")}, "is nan"),
+        ({"learning_rate": "fast"}, "is 'fast'"),
+        ({"learning_rate": {"backbone": -0.1}}, "the multiplier of 'backbone' is -0.1"),
+        ({"learning_rate": {"nothing": 0.1}}, "means no layer"),
+        ({"learning_rate": {"backbone": 0.1, "backbone/block1": 0.2}}, "means 'block1' twice"),
+        ({"learning_rate": slice(0.0, 1.0)}, "an end of the slice is 0.0"),
+        ({"train": "head", "learning_rate": {"nothing": 0.1}}, "means no layer"),
+    ],
+)
+def test_what_no_fit_can_be_asked_is_refused(arguments: dict[str, Any], words: str) -> None:
+    """A clear error, with layers, rates and state as they were."""
+    model, x, y = nested()
+    with keepfit.Run(model) as run:
+        run.fit(x, y, batch_size=10, verbose=0, learning_rate={"backbone": 0.5})
+        before = state_bits(model)
+        with pytest.raises(InvalidArgument, match=words) as caught:
+            run.fit(x, y, batch_size=10, verbose=0, **arguments)
+        assert "Nothing was changed." in str(caught.value)
+        assert differing(before, state_bits(model)) == []
+        assert len(trained(model)) == 5
+        run.fit(x, y, batch_size=10, verbose=0)
+        assert run.recorder.fits[2].phase == "continues"
+
+
+def test_refused_recipe_leaves_layers_and_rates(tmp_path: Path) -> None:
+    """RecipeChanged takes back what the call said about them."""
+    model, x, y = nested()
+    with keepfit.Run(model, tmp_path / "run", checkpoint_share="each") as run:
+        run.fit(x, y, batch_size=10, verbose=0)
+    model, x, y = nested()
+    with keepfit.Run(model, tmp_path / "run") as run:
+        for arguments in ({"train": "head"}, {"learning_rate": 0.5}, {"learning_rate": {"head": 0.5}}):
+            with pytest.raises(RecipeChanged):
+                run.fit(x, y, batch_size=10, verbose=0, **arguments)
+        assert len(trained(model)) == 5
+        assert run.learning_rate == np.float32(RATE)
+        assert run.fit(x, y, batch_size=10, verbose=0).epoch == [0]
+
+
+# fit(learning_rate=…)
+
+
+def test_rates_by_layer_scale_what_each_layer_moves() -> None:
+    """A layer moves with its multiplier of the rate, weight decay included; nothing else differs."""
+
+    def moved(**arguments: Any) -> dict[str, Any]:
+        model, x, y = nested()
+        model.compile(keras.optimizers.AdamW(RATE, weight_decay=0.1), "mse")
+        with keepfit.Run(model) as run:
+            before = [np.array(v) for v in model.trainable_variables]
+            run.fit(x, y, batch_size=10, steps_per_epoch=1, verbose=0, shuffle=False, **arguments)
+            return [np.asarray(v) - b for v, b in zip(model.trainable_variables, before, strict=True)]
+
+    plain = moved()
+    scaled = moved(learning_rate={"backbone/block1": 0.25, "head": 0.5})
+    factors = [0.25] * 4 + [1.0] * 4 + [0.5] * 2
+    for one, two, factor in zip(plain, scaled, factors, strict=True):
+        np.testing.assert_allclose(two, one * factor, rtol=2e-3, atol=2e-7)  # weights are larger than what they move
+    sliced = moved(learning_rate=slice(RATE / 16, RATE))
+    for one, two, factor in zip(plain, sliced, np.repeat([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], 2), strict=True):
+        np.testing.assert_allclose(two, one * factor, rtol=5e-3, atol=2e-7)
+
+
+def test_a_rate_may_be_a_number_or_a_schedule_in_any_order() -> None:
+    """Keras refuses a number where a schedule was; a fit does not."""
+    model, x, y = nested()
+    schedule = keras.optimizers.schedules.ExponentialDecay(RATE, 10, 0.5)
+    with keepfit.Run(model) as run:
+        for value, rate in ((0.5 * RATE, 0.5 * RATE), (schedule, None), (RATE, RATE), (schedule, None), (0.25, 0.25)):
+            run.fit(x, y, batch_size=10, verbose=0, learning_rate=value)
+            assert rate is None or run.learning_rate == np.float32(rate)
+            assert (rate is None) == (model.optimizer._learning_rate is schedule)
+        assert int(np.asarray(model.optimizer.iterations)) == 35
+
+
+@pytest.mark.parametrize("learning_rate", [0.0, keras.optimizers.schedules.PolynomialDecay(0.0, 5, 0.0)])
+def test_a_rate_of_zero_throughout_is_said(learning_rate: Any) -> None:
+    """Before training; a rate that begins with zero is none."""
+    model, x, y = nested()
+    warm = keras.optimizers.schedules.PolynomialDecay(0.0, 50, RATE)
+    with keepfit.Run(model) as run, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run.fit(x, y, batch_size=10, verbose=0, learning_rate=warm)
+        assert not [w for w in said if "zero throughout" in str(w.message)]
+        run.fit(x, y, batch_size=10, verbose=0, learning_rate=learning_rate)
+        assert len([w for w in said if "fit 2 is zero throughout" in str(w.message)]) == 1
+
+
+def test_phases_asked_for_are_cut_and_replayed_with_every_bit(tmp_path: Path) -> None:
+    """train= and learning_rate= in a script that is run again and again end with the bits of one process."""
+    asked: list[dict[str, Any]] = [
+        {"train": "head", "learning_rate": 2 * RATE},
+        {"train": ["head", "backbone/block2"], "learning_rate": {"backbone/*": 0.1}},
+        {"train": "all", "learning_rate": slice(RATE / 100, RATE)},
+        {"learning_rate": keras.optimizers.schedules.CosineDecay(RATE, 100)},
+    ]
+
+    def script(directory: Path, fits: int) -> Any:
+        model, x, y = nested()
+        with keepfit.Run(model, directory, checkpoint_share="each") as run:
+            for arguments in asked[:fits]:
+                run.fit(x, y, batch_size=10, epochs=2, verbose=0, **arguments)
+            return state_bits(model)
+
+    whole = script(tmp_path / "whole", 4)
+    for fits in (1, 2, 3):
+        script(tmp_path / "cut", fits)
+    assert differing(whole, script(tmp_path / "cut", 4)) == []
+    assert differing(whole, script(tmp_path / "cut", 4)) == []
+
+
+def test_interrupted_fit_with_a_rate_of_its_own_goes_on(tmp_path: Path) -> None:
+    """The same call goes on after Ctrl-C, with the rate that a callback had reached."""
+
+    class Lowers(keras.callbacks.Callback):
+        stop = True
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate = 0.5 * float(np.asarray(self.model.optimizer.learning_rate))
+            if epoch == 1 and Lowers.stop:
+                Lowers.stop = False
+                raise KeyboardInterrupt
+
+    def script(directory: Path, *, stop: bool) -> Any:
+        Lowers.stop = stop
+        model, x, y = nested()
+        with keepfit.Run(model, directory) as run:
+            for _ in range(2):
+                try:
+                    run.fit(x, y, batch_size=10, epochs=4, verbose=0, learning_rate=0.1, callbacks=[Lowers()])
+                    break
+                except KeyboardInterrupt:
+                    continue
+            return state_bits(model), list(run.recorder.fits)
+
+    whole, cut = script(tmp_path / "whole", stop=False), script(tmp_path / "cut", stop=True)
+    assert (differing(whole[0], cut[0]), cut[1]) == ([], [1])

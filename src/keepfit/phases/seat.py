@@ -16,7 +16,18 @@ import numpy as np
 
 from keepfit import _keras, held
 from keepfit.errors import InvalidArgument
-from keepfit.phases.age import AGE, BORN, PRODUCT, AgedUpdate, PlainSaving, has_product
+from keepfit.phases.age import (
+    AGE,
+    BORN,
+    MULTIPLIER,
+    OWN,
+    PRODUCT,
+    GroupedDecay,
+    GroupedUpdate,
+    Groups,
+    PlainSaving,
+    has_product,
+)
 from keepfit.state import SLOTS, Slot, slots, variables_of
 
 _BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
@@ -46,20 +57,38 @@ def reseat(model: Any) -> None:
 
 
 def settle(model: Any) -> None:
-    """Let the optimizer update by age what has one, as the values in its slots are now."""
-    ages: list[Any] = []
-    for _, part in _parts(model.optimizer, "optimizer"):
-        served = {id(owner) for owner in _keras.optimizer_variables(part)}
-        mine = [slot for slot in slots(part).values() if slot.name in (BORN, PRODUCT) and id(slot.owner) in served]
-        ages += [slot.variable for slot in mine]
-        if any(slot.name == BORN for slot in mine):
-            vars(part)["_backend_update_step"] = AgedUpdate(part)
+    """Let the optimizer update apart what is of another age or rate, as the values in its slots are now."""
+    apart: list[Any] = []
+    for part in optimizer_parts(model.optimizer):
+        groups, attributes = Groups(part), vars(part)
+        apart += [slot.variable for slot in _apart(part)]
+        if groups.needed():
+            attributes["_backend_update_step"] = GroupedUpdate(part, groups)
+            attributes["_apply_weight_decay"] = GroupedDecay(part, groups)
         else:
-            vars(part).pop("_backend_update_step", None)
-    if ages:
-        vars(model.optimizer)["save_own_variables"] = PlainSaving(model.optimizer, ages)
+            attributes.pop("_backend_update_step", None)
+            attributes.pop("_apply_weight_decay", None)
+    if apart:
+        vars(model.optimizer)["save_own_variables"] = PlainSaving(model.optimizer, apart)
     else:
         vars(model.optimizer).pop("save_own_variables", None)
+
+
+def optimizer_parts(optimizer: Any) -> list[Any]:
+    """Return an optimizer and those inside it."""
+    return [part for _, part in _parts(optimizer, "")]
+
+
+def put_slot(part: Any, owner: Any, name: str, value: Any) -> None:
+    """Let an optimizer hold a number for a variable; `settle` follows."""
+    known = dict(slots(part))
+    _note(known, owner, name, value)
+    _keep(part, known)
+
+
+def drop_slots(part: Any, name: str, *, keep: set[int]) -> None:
+    """Let an optimizer forget slots of a name, but for the owners with these ids; `settle` follows."""
+    _keep(part, {key: slot for key, slot in slots(part).items() if slot.name != name or key[0] in keep})
 
 
 def match(model: Any, values: Mapping[str, Any]) -> None:
@@ -80,7 +109,7 @@ def match(model: Any, values: Mapping[str, Any]) -> None:
         served = {id(variable) for variable in _keras.optimizer_variables(part)}
         for key, slot in slots(part).items():
             name = f"{path}/{names.get(id(slot.owner))}/{slot.name}"
-            if name in values or (id(slot.owner) in served and slot.name not in (AGE, BORN, PRODUCT)):
+            if name in values or (id(slot.owner) in served and slot.name not in OWN):
                 kept[key] = slot
         of_lists = {attribute.lstrip("_") for attribute, _ in _lists(part)}
         for name, value in values.items():
@@ -88,8 +117,7 @@ def match(model: Any, values: Mapping[str, Any]) -> None:
             if not name.startswith(f"{path}/model/") or owner not in owners:
                 continue
             key = (id(owners[owner]), slot_name)
-            is_age = slot_name in (AGE, BORN, PRODUCT)
-            if key not in kept and (is_age or (slot_name in of_lists and key[0] not in served)):
+            if key not in kept and (slot_name in OWN or (slot_name in of_lists and key[0] not in served)):
                 kept[key] = Slot(owners[owner], slot_name, _variable(np.asarray(value)))
         _keep(part, kept)
 
@@ -200,7 +228,7 @@ def _age(
         born, product = known.get((key, BORN)), known.get((key, PRODUCT))
         age = step - (0 if born is None else _number(born))
         if age == 0:  # it never trained, and need not be remembered
-            for name in [name for found, name in known if found == key]:
+            for name in [name for found, name in known if found == key and name != MULTIPLIER]:
                 del known[key, name]
             continue
         _note(known, owner, AGE, age)
@@ -231,16 +259,21 @@ def _note(known: dict[tuple[int, str], Slot], owner: Any, name: str, value: Any)
 
 
 def _keep(part: Any, known: Mapping[tuple[int, str], Slot]) -> None:
-    """Let an optimizer keep these slots; ages of what it serves are among its variables."""
-    earlier = {id(slot.variable) for slot in slots(part).values() if slot.name in (BORN, PRODUCT)}
+    """Let an optimizer keep these slots; ages and multipliers of what it serves are among its variables."""
+    earlier = {id(slot.variable) for slot in slots(part).values() if slot.name in OWN}
     listed = [variable for variable in vars(part)["_variables"] if id(variable) not in earlier]
-    served = {id(owner) for owner in _keras.optimizer_variables(part)}
-    ages = [slot for slot in known.values() if slot.name in (BORN, PRODUCT) and id(slot.owner) in served]
-    _keras.list_optimizer_variables(part, (*listed, *(slot.variable for slot in ages)))
     if known:
         vars(part)[SLOTS] = dict(known)
     else:
         vars(part).pop(SLOTS, None)
+    _keras.list_optimizer_variables(part, (*listed, *(slot.variable for slot in _apart(part))))
+
+
+def _apart(part: Any) -> list[Slot]:
+    """Return the slots that a step reads besides Keras's own."""
+    served = {id(owner) for owner in _keras.optimizer_variables(part)}
+    names = (BORN, PRODUCT, MULTIPLIER)
+    return [slot for slot in slots(part).values() if slot.name in names and id(slot.owner) in served]
 
 
 def _begin_averages(part: Any, fresh: Mapping[int, Any]) -> None:
