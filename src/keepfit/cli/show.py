@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from keepfit.cli.folder import RunFolder
     from keepfit.cli.page import Page
     from keepfit.history import History
-    from keepfit.journal import CheckpointRecord, EventRecord, FitRecord
+    from keepfit.history.rows import FitRow
+    from keepfit.journal import CheckpointRecord, EventRecord
 
 EVENTS_SHOWN = 12
 # These come with every process and every fit; the table of fits says it already.
@@ -100,7 +101,7 @@ def _trained(folder: RunFolder, page: Page) -> None:
             page.line(line)
 
 
-def trained_lines(signature: Any, fits: Iterable[FitRecord]) -> list[str]:
+def trained_lines(signature: Any, fits: Iterable[FitRow]) -> list[str]:
     """Return a line for fits in a row that trained the same variables; none where each trained the same.
 
     Args:
@@ -113,11 +114,10 @@ def trained_lines(signature: Any, fits: Iterable[FitRecord]) -> list[str]:
         return []
     groups: list[tuple[int, int, tuple[str, ...]]] = []
     for fit in fits:
-        names = tuple(fit.recipe.get("strict", {}).get("trainable") or ())
-        if groups and groups[-1][2] == names:
-            groups[-1] = (groups[-1][0], fit.number, names)
-        elif names:
-            groups.append((fit.number, fit.number, names))
+        if groups and groups[-1][2] == fit.trained:
+            groups[-1] = (groups[-1][0], fit.number, fit.trained)
+        elif fit.trained:
+            groups.append((fit.number, fit.number, fit.trained))
     if len(groups) < 2:
         return []
     return [

@@ -13,6 +13,7 @@ from keepfit.cli.page import PlainPage, RichPage, page
 from keepfit.cli.show import facts, metric_columns, model_facts, show_folder, trained_lines
 from keepfit.cli.sizes import folder_bytes, size
 from keepfit.history import History
+from keepfit.history.rows import fit_row
 from keepfit.history.table import cell_width
 from keepfit.journal import EpochRecord, FitRecord
 
@@ -159,7 +160,7 @@ def test_what_trained_is_told_with_counts():
     signature = {"model/a/kernel": [[4, 5], "float32"], "model/b/kernel": [[5, 2], "float32"]}
 
     def fit(number, *names):
-        return FitRecord(number=number, recipe={"strict": {"trainable": list(names)}})
+        return fit_row(FitRecord(number=number, recipe={"strict": {"trainable": list(names)}}), [])
 
     both = ("model/a/kernel", "model/b/kernel")
     fits = [fit(1, *both), fit(2, "model/b/kernel"), fit(3, "model/b/kernel"), fit(4, *both)]
