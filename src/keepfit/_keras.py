@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -180,17 +180,37 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     return list(getattr(optimizer, "_trainable_variables", []))
 
 
-def rebuild_optimizer(optimizer: Any, variables: list[Any]) -> None:
-    """Build an optimizer anew, in place, for other variables; its slots begin fresh, a schedule stays itself."""
-    anew = type(optimizer).from_config(optimizer.get_config())
-    anew.build(variables)
-    attributes = vars(anew)
-    holder = vars(optimizer).get("_learning_rate")
-    if holder is not None and not isinstance(holder, keras.Variable):
+def is_weight(layer: Any, variable: Any) -> bool:
+    """Return whether a layer's variable is one that training may change."""
+    return any(variable is weight for weight in layer._trainable_variables)
+
+
+def set_rate(optimizer: Any, rate: Any) -> None:
+    """Give an optimizer a number or a schedule as its rate, whatever it had before: Keras does not always allow it."""
+    attributes = vars(optimizer)
+    holder = attributes.get("_learning_rate")
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        attributes["_learning_rate"] = rate
+        if isinstance(holder, keras.Variable):
+            attributes["_keepfit_rate"] = holder  # programs know it, if a number comes again
+            list_optimizer_variables(optimizer, (v for v in attributes["_variables"] if v is not holder))
+        return
+    if not isinstance(holder, keras.Variable):
+        holder = attributes.get("_keepfit_rate")
+        if holder is None:
+            holder = keras.Variable(0.0, name="learning_rate", dtype=keras.config.floatx(), trainable=False)
         attributes["_learning_rate"] = holder
-    attributes["name"] = optimizer.name
-    vars(optimizer).clear()
-    vars(optimizer).update(attributes)
+        first, *others = attributes["_variables"]
+        list_optimizer_variables(optimizer, (first, holder, *others))
+    holder.assign(float(rate))
+
+
+def list_optimizer_variables(optimizer: Any, variables: Iterable[Any]) -> None:
+    """Let ``optimizer.variables`` be these, in this order, of which it does not make any."""
+    listed, tracker = list(variables), optimizer._tracker
+    vars(optimizer)["_variables"] = listed
+    tracker.config["variables"] = (tracker.config["variables"][0], listed)
+    tracker.stored_ids["variables"] = set(map(id, listed))
 
 
 def metric_variables(metric: Any) -> list[Any]:

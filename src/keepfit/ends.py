@@ -65,7 +65,7 @@ def set_by_hand(variables: Variables, known: Mapping[str, Any]) -> dict[str, Any
     """
     changed = {}
     for name, variable in variables.items():
-        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES:
+        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES or _is_setting(name):
             continue
         value = held.value(variable)
         before = known.get(name)
@@ -131,6 +131,11 @@ def phase_of(
     if missing:
         return "new", f"{missing[0].split('(')[0]} rewrote weights at the end of fit {last.number} and is not there now"
     return "continues", f"fit {last.number} reached its length and nothing about the task changed"
+
+
+def _is_setting(name: str) -> bool:
+    """Return whether a variable follows from the set of trained variables or the rates, which the recipe has."""
+    return name.startswith("optimizer") and name.endswith(("/age", "/born", "/multiplier"))
 
 
 def _same_bits(one: Any, other: Any) -> bool:

@@ -26,6 +26,7 @@ from keepfit.feed import Feed
 from keepfit.first_look import explained, look
 from keepfit.journal import FitRecord
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
+from keepfit.phases import Asked, is_zero_throughout
 from keepfit.place import Decision, OpenFit, decide
 from keepfit.placing import bring, cursor_at
 from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
@@ -53,6 +54,7 @@ class FitCall:
         self.model = run.model
         self.recorder = run.recorder
         self._recipe: Recipe | None = None
+        self._asked = Asked(self.model)
 
     def perform(self) -> Any:
         """Do what the call means.
@@ -60,10 +62,14 @@ class FitCall:
         Returns:
             The ``keras.callbacks.History`` of the fit.
         """
-        self._prepare()
-        decision = self._decide()
-        if decision.kind == "changed":
-            decision = self._branch(decision)
+        try:
+            self._prepare()
+            decision = self._decide()
+            if decision.kind == "changed":
+                decision = self._branch(decision)
+        except BaseException:
+            self._asked.take_back()
+            raise
         if decision.gives_way:
             self.recorder.branch(after=decision.number - 1)
         if self._dropped:
@@ -123,10 +129,15 @@ class FitCall:
         # A generator may draw from the global generators while it is brought to where the run stands.
         self.randomness = randomness.take() if isinstance(self.source, StreamSource) else None
         self.batch = self.source.peek()
+        if request.train is not None:
+            self._asked.train(request.train)
         with explained(self.model, self.batch, "the first batch"):
             self.run.ready(
                 self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
             )
+        if request.learning_rate is not None:
+            self._asked.rate(request.learning_rate)
+            self.run.list_anew()
         self.variables = self.run.engine.variables
         self._recipe = None
 
@@ -158,8 +169,11 @@ class FitCall:
             self.place.open = None
             return Decision("new", number)
         asked = self.recipe
-        touched = set_by_hand(self.variables, left.values) or learning_rate_config(self.model.optimizer) != left.rate
         before = left.recipe
+        rate = learning_rate_config(self.model.optimizer)
+        # A rate that the call gives is the one to begin with; one set by hand, the one to go on with.
+        other_rate = rate != (left.rate if self.request.learning_rate is None else before.strict["learning_rate"])
+        touched = set_by_hand(self.variables, left.values) or other_rate
         strict = {**asked.strict, **{name: before.strict[name] for name in ("start", "learning_rate")}}
         same = replace(asked, strict=strict, warned=before.warned, epochs=before.epochs) == before
         if same and not touched and asked.epochs >= before.epochs:
@@ -324,6 +338,12 @@ class FitCall:
             plan={**plan.to_json(), **why},
             approximate=list(dict.fromkeys([*record.approximate, *approximate])),
         )
+        if not resumed and is_zero_throughout(self.model.optimizer, self._planned_steps(record)):
+            run.notice(
+                f"The learning rate of fit {record.number} is zero throughout: no weight will be trained. "
+                "Set model.optimizer.learning_rate, or give learning_rate=.",
+                fit=record.number,
+            )
         self._say(other_conditions(point.state.get("plan") or {}, record), record, kind="approximate")
         self.recorder.put_fit(record)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
@@ -409,6 +429,9 @@ class FitCall:
             self.validation_source, steps_per_epoch=self.request.validation_steps, most_steps=self.run.engine.most_steps
         )
         return Validation(feed, self.request.validation_freq)
+
+    def _planned_steps(self, record: FitRecord) -> int | None:
+        return None if self.steps is None else self.steps * record.epochs_planned
 
     def _say(self, message: str | None, record: FitRecord, *, kind: str = "notice", once: str | None = None) -> None:
         if message is None:

@@ -11,6 +11,7 @@ import keras
 
 from keepfit.errors import InvalidArgument, warn
 from keepfit.journal import FitRecord
+from keepfit.phases import check_rate
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class FitRequest:
         name: Name of the fit, or None.
         fresh: Callbacks (objects or classes) and ``"optimizer"``: what starts without memory.
         on_change: ``"raise"`` or ``"branch"``.
+        train: Which layers train, or None for those that do.
+        learning_rate: A number, a schedule, multipliers by layer or a slice, or None for the rate there is.
     """
 
     x: Any = None
@@ -42,6 +45,8 @@ class FitRequest:
     name: str | None = None
     fresh: Sequence[Any] = field(default_factory=tuple)
     on_change: str = "raise"
+    train: Any = None
+    learning_rate: Any = None
 
     def __post_init__(self) -> None:
         _whole("epochs", self.epochs, least=0)
@@ -68,6 +73,8 @@ class FitRequest:
         if isinstance(self.validation_data, (tuple, list)) and len(self.validation_data) not in (1, 2, 3):
             held = f"{type(self.validation_data).__name__} of {len(self.validation_data)}"
             raise _invalid("validation_data", "(x,), (x, y), (x, y, sample_weight) or a data set", held)
+        if self.learning_rate is not None:
+            check_rate(self.learning_rate)
         if not _is_frequency(self.validation_freq):
             raise _invalid("validation_freq", "a whole number, 1 or more, or a list of them", self.validation_freq)
 
@@ -92,7 +99,7 @@ def check_arguments(arguments: dict[str, Any]) -> FitRequest:
     if unknown:
         raise InvalidArgument(
             f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
-            "It takes those of keras.Model.fit and name=, fresh=, on_change=.",
+            "It takes those of keras.Model.fit and name=, fresh=, on_change=, train=, learning_rate=.",
             argument=unknown[0],
         )
     return _capped(FitRequest(**arguments))

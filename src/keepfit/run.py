@@ -13,8 +13,8 @@ from keepfit.engine import make_engine
 from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
-from keepfit.optimizer_state import carry, has_trained, is_seated, optimizer_values, reseat
 from keepfit.pace import Pace
+from keepfit.phases import carry, has_trained, is_seated, optimizer_values, reseat
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.request import check_arguments
@@ -22,6 +22,7 @@ from keepfit.settings import Settings
 from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
 from keepfit.start import settle_seed, settle_start
+from keepfit.state import variables_of
 
 if TYPE_CHECKING:
     from keepfit.history import History
@@ -158,7 +159,10 @@ class Run:
             validation_batch_size: Samples in a batch of validation.
             validation_freq: Epochs between validations, or a list of epoch numbers.
             further: ``name`` (a name for the fit), ``fresh`` (callbacks and ``"optimizer"`` that start
-                without memory) and ``on_change``.
+                without memory), ``on_change``, ``train`` (which layers train: a layer, a list, a pattern over layer
+                paths such as ``"backbone/block5/*"``, a predicate or ``"all"``) and ``learning_rate`` (a number, a
+                ``LearningRateSchedule``, a mapping from the same selectors to multipliers of the rate, or
+                ``slice(lowest, highest)`` over depth). The last two stay set, as an assignment by hand.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.
@@ -357,13 +361,18 @@ class Run:
         """Let the optimizer serve the layers that train now; only what is going to train needs that."""
         if is_seated(self.model):
             return
-        before = optimizer_values(self.engine.variables.values())
-        reseat(self.model, before)
-        self.engine.refresh()
-        if has_trained(before):
+        trained = has_trained(optimizer_values(self.engine.variables.values()))
+        reseat(self.model)
+        self.list_anew()
+        if trained:
             self.notice(
-                "Other layers train than before: what keeps training keeps its optimizer state, the rest begins fresh."
+                "Other layers train than before: each keeps its optimizer state, what never trained begins fresh."
             )
+
+    def list_anew(self) -> None:
+        """List the model's variables again: what its optimizer keeps has changed."""
+        self.engine.refresh()
+        self.engine.variables = variables_of(self.model)
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""
@@ -371,7 +380,8 @@ class Run:
             why = "as fresh= asks" if fresh else f"since the last one was {type(last).__name__}"
             self.notice(f"The newly compiled {type(self.model.optimizer).__name__} begins without state, {why}.")
             return
-        carried = carry(self.model, before, rate=False)
+        carried = carry(self.model, before)
+        self.list_anew()
         self.notice(
             f"The newly compiled {type(last).__name__} goes on with the state of the last one "
             f"({len(carried)} variables); "

@@ -9,6 +9,7 @@ from keepfit import randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import StateNotKept
+from keepfit.phases import match, settle
 from keepfit.place import OpenFit, Place
 from keepfit.recipe import Recipe
 from keepfit.snapshot import Snapshot, parted
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 
 def restore(run: Run, snapshot: Snapshot) -> None:
     """Put variables and global generators as a snapshot has them."""
-    variables, values = run.engine.variables, snapshot.variables()
+    values = snapshot.variables()
+    if run.model.optimizer is not None and run.model.optimizer.built:
+        match(run.model, values)
+        run.list_anew()
+    variables = run.engine.variables
     # Compiled metrics get their variables with the first batch; what was kept of them waits for it.
     run.pending = {name: value for name, value in values.items() if name not in set(variables.names)}
     if any(name.startswith("metrics/") and name not in values for name in variables.names):
         run.model.reset_metrics()
-    missing = [name for name in variables.assign(values) if not name.startswith("metrics/")]
+    unassigned = variables.assign(values)
+    settle(run.model)
+    missing = [name for name in unassigned if not name.startswith("metrics/")]
     if missing:
         run.notice(
             f"{len(missing)} variables have no value in the kept state and stay as they are, {missing[0]} among them."

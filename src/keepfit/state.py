@@ -84,6 +84,31 @@ class Variables:
         return missing
 
 
+@dataclass(frozen=True)
+class Slot:
+    """A variable in which an optimizer keeps something for one that it trains, or has trained.
+
+    Args:
+        owner: The trained variable.
+        name: What is kept: the optimizer's attribute without its underscores.
+        variable: Where it is kept.
+    """
+
+    owner: Variable
+    name: str
+    variable: Variable
+
+
+# Where an optimizer holds the slots of what was frozen since; see `keepfit.phases.seat`.
+SLOTS = "_keepfit_slots"
+
+
+def slots(optimizer: Any) -> dict[tuple[int, str], Slot]:
+    """Return what `keepfit.phases` keeps in an optimizer: (id of the owner, name) -> slot."""
+    found: dict[tuple[int, str], Slot] = vars(optimizer).get(SLOTS, {})
+    return found
+
+
 def variables_of(model: Any) -> Variables:
     """Return the variables of a built model under structural names.
 
@@ -98,6 +123,8 @@ def variables_of(model: Any) -> Variables:
     others = []
     if optimizer is not None:
         _add(names, _optimizer_names(optimizer, "optimizer", names))
+        served = {id(variable) for variable in optimizer_list}
+        others += [slot.variable for slot in _all_slots(optimizer) if id(slot.variable) not in served]
     for path, other in _other_optimizers(model, optimizer):
         _add(names, _optimizer_names(other, f"optimizers/{path}", names))
         others += list(other.variables)
@@ -171,8 +198,10 @@ def _attribute_names(layer: Any) -> dict[int, str]:
 
 def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Iterator[tuple[int, str]]:
     served = [names.get(id(v), f"unnamed_{i}") for i, v in enumerate(_keras.optimizer_variables(optimizer))]
+    for found in slots(optimizer).values():
+        yield id(found.variable), f"{path}/{names.get(id(found.owner), 'unnamed')}/{found.name}"
     for attribute, value in _attributes(optimizer):
-        if attribute in ("_variables", "_trainable_variables", "_tracker"):
+        if attribute in ("_variables", "_trainable_variables", "_tracker", SLOTS):
             continue
         slot = attribute.lstrip("_")
         if isinstance(value, keras.Variable):
@@ -190,6 +219,14 @@ def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Ite
             for key, member in value.items():
                 if isinstance(member, keras.Variable):
                     yield id(member), f"{path}/{slot}/{key}"
+
+
+def _all_slots(optimizer: Any) -> Iterator[Slot]:
+    yield from slots(optimizer).values()
+    for _, value in _attributes(optimizer):
+        for member in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(member, keras.optimizers.Optimizer):
+                yield from _all_slots(member)
 
 
 def _other_optimizers(model: Any, main: Any) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import keras
 from keepfit import _keras
 from keepfit.data import describe_difference, fingerprint
 from keepfit.ends import Ends, set_by_hand, start_state
+from keepfit.phases import multipliers
 from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimizer_config, plain_config
 from keepfit.request import FitRequest
 from keepfit.state import Variables
@@ -41,6 +42,8 @@ def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: En
         "trainable": _trained(variables),
         "start": start_state(set_by_hand(variables, ends.values)),
     }
+    if by_layer := multipliers(model, {id(variable): name for name, variable in variables.items()}):
+        strict["rate_multipliers"] = by_layer
     warned = code_identities(
         model,
         callbacks=keras.tree.flatten(request.callbacks) if request.callbacks else (),

@@ -221,9 +221,7 @@ def test_run_without_any_readable_state_is_refused_and_kept(tmp_path: Path) -> N
     for path in objects_of(directory):
         path.write_bytes(b"rubbish")
     before = files_of(directory)
-    with pytest.raises(
-        DamagedObject, match=r"(?s)No checkpoint of the run.*safetensors.*Nothing was changed"
-    ):
+    with pytest.raises(DamagedObject, match=r"(?s)No checkpoint of the run.*safetensors.*Nothing was changed"):
         keepfit.Run(make("plain_dense")[0], directory)
     assert files_of(directory) == before
     assert len(keepfit.History.read(directory)) == 2

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keepfit.cli.folder import RunFolder
     from keepfit.cli.page import Page
     from keepfit.history import History
+    from keepfit.history.rows import FitRow
     from keepfit.journal import CheckpointRecord, EventRecord
 
 EVENTS_SHOWN = 12
@@ -26,6 +27,7 @@ def show_folder(folder: RunFolder, page: Page) -> None:
     """Write what is in a run folder."""
     _header(folder, page)
     _fits(folder.history, page)
+    _trained(folder, page)
     _metrics(folder.history, page)
     _checkpoints(folder, page)
     _approximate(folder.history, page)
@@ -88,6 +90,41 @@ def _fits(history: History, page: Page) -> None:
         page.table(
             [Column("branch", tuple(str(r.branch) for r in history.closed), right=True), *fit_columns(history.closed)]
         )
+
+
+def _trained(folder: RunFolder, page: Page) -> None:
+    """Write which part of the model trained in which fits, where that changed or was not all of it."""
+    lines = trained_lines(folder.model, folder.history.fits)
+    if lines:
+        page.heading("Trained")
+        for line in lines:
+            page.line(line)
+
+
+def trained_lines(signature: Any, fits: Iterable[FitRow]) -> list[str]:
+    """Return a line for fits in a row that trained the same variables; none where each trained the same.
+
+    Args:
+        signature: Name of each variable of the model -> [shape, dtype].
+        fits: In their order.
+    """
+    try:
+        sizes = {name: math.prod(int(extent) for extent in shape) for name, (shape, _) in signature.items()}
+    except (AttributeError, TypeError, ValueError):
+        return []
+    groups: list[tuple[int, int, tuple[str, ...]]] = []
+    for fit in fits:
+        if groups and groups[-1][2] == fit.trained:
+            groups[-1] = (groups[-1][0], fit.number, fit.trained)
+        elif fit.trained:
+            groups.append((fit.number, fit.number, fit.trained))
+    if len(groups) < 2:
+        return []
+    return [
+        f"{f'fit {first}' if first == last else f'fits {first} to {last}'}: "
+        f"{counted(sum(sizes.get(name, 0) for name in names), 'value')} in {counted(len(names), 'variable')}"
+        for first, last, names in groups
+    ]
 
 
 def _metrics(history: History, page: Page) -> None:

@@ -52,6 +52,8 @@ def program_key(model: Any) -> ProgramKey:
         objects.append(_keras.rate_holder(part))
         objects.extend(part.variables)
         plain.extend(_plain_settings(part))
+        # See `keepfit.phases.age`.
+        plain.append(getattr(vars(part).get("_backend_update_step"), "groups", None))
     for layer in _keras.all_layers(model):
         plain.extend(_plain_settings(layer))
     return ProgramKey(tuple(objects), tuple(plain))

@@ -34,6 +34,7 @@ class FitRow:
         seconds: Time spent in its finished epochs.
         approximate: What of it is not exact, one sentence each.
         branch: 0 for the run's timeline, more for a closed branch.
+        trained: Names of the variables that it trained; empty where that was not recorded.
     """
 
     number: int
@@ -54,6 +55,7 @@ class FitRow:
     seconds: float
     approximate: tuple[str, ...]
     branch: int
+    trained: tuple[str, ...] = ()
 
 
 def fit_row(fit: FitRecord, epochs: Iterable[EpochRecord]) -> FitRow:
@@ -84,6 +86,7 @@ def fit_row(fit: FitRecord, epochs: Iterable[EpochRecord]) -> FitRow:
         seconds=math.fsum(epoch.seconds for epoch in own),
         approximate=tuple(fit.approximate),
         branch=fit.branch,
+        trained=tuple(fit.recipe.get("strict", {}).get("trainable") or ()),
     )
 
 

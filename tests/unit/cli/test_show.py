@@ -10,9 +10,10 @@ from rich.console import Console
 
 from keepfit.cli.folder import read_folder
 from keepfit.cli.page import PlainPage, RichPage, page
-from keepfit.cli.show import facts, metric_columns, model_facts, show_folder
+from keepfit.cli.show import facts, metric_columns, model_facts, show_folder, trained_lines
 from keepfit.cli.sizes import folder_bytes, size
 from keepfit.history import History
+from keepfit.history.rows import fit_row
 from keepfit.history.table import cell_width
 from keepfit.journal import EpochRecord, FitRecord
 
@@ -152,3 +153,21 @@ def test_history_is_read_from_a_folder(run):
     assert repr(history) == "History(2 fits, 3 epochs, 135 steps: loss 0.3333, val_loss 0.5000)"
     assert str(history.lineage) == "forked from runs/base after fit 2"
     assert len(history.checkpoints) == 3
+
+
+def test_what_trained_is_told_with_counts():
+    """Fits that trained the same variables share a line; where all did, there is none."""
+    signature = {"model/a/kernel": [[4, 5], "float32"], "model/b/kernel": [[5, 2], "float32"]}
+
+    def fit(number, *names):
+        return fit_row(FitRecord(number=number, recipe={"strict": {"trainable": list(names)}}), [])
+
+    both = ("model/a/kernel", "model/b/kernel")
+    fits = [fit(1, *both), fit(2, "model/b/kernel"), fit(3, "model/b/kernel"), fit(4, *both)]
+    assert trained_lines(signature, fits) == [
+        "fit 1: 30 values in 2 variables",
+        "fits 2 to 3: 10 values in 1 variable",
+        "fit 4: 30 values in 2 variables",
+    ]
+    assert trained_lines(signature, [fit(1, *both), fit(2, *both)]) == []
+    assert trained_lines("unknown", fits) == []

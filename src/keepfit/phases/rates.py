@@ -1,0 +1,158 @@
+"""The learning rate of a fit: a number, a schedule, or rates that differ from layer to layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras, held
+from keepfit.errors import InvalidArgument
+from keepfit.phases.age import MULTIPLIER
+from keepfit.phases.seat import optimizer_parts, put_slot, settle
+from keepfit.phases.selection import layer_paths, select
+from keepfit.state import slots
+
+
+def check_rate(value: Any) -> None:
+    """Check a ``learning_rate=`` of fit as far as that goes without a model.
+
+    Raises:
+        InvalidArgument: It is negative, not finite, or of another kind.
+    """
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return
+    if isinstance(value, Mapping):
+        for selector, multiplier in value.items():
+            _check_number(multiplier, f"the multiplier of {selector!r}")
+    elif isinstance(value, slice):
+        for end in (value.start, value.stop):
+            _check_number(end, "an end of the slice")
+            if not end > 0:
+                raise _refused("an end of the slice", end, "a number above 0")
+    else:
+        _check_number(value, "learning_rate")
+
+
+def set_rate(model: Any, value: Any) -> None:
+    """Set the optimizer's rate: a number or a schedule; or multipliers of it by layer.
+
+    Args:
+        model: A built model with a built optimizer.
+        value: A number, a ``LearningRateSchedule``, a mapping from selectors to multipliers of the rate that is set,
+            or ``slice(lowest, highest)``: from the first layer with weights to the last, geometrically.
+
+    Raises:
+        InvalidArgument: A selector means no layer, or two mean the same one; nothing was changed.
+    """
+    if isinstance(value, slice):
+        groups = [layer for layer in layer_paths(model).values() if _own_weights(layer)]
+        ratio, last = value.start / value.stop, max(1, len(groups) - 1)
+        _multiply(model, {id(layer): ratio ** ((last - i) / last) for i, layer in enumerate(groups)})
+        _set_base(model, value.stop)
+    elif isinstance(value, Mapping):
+        _multiply(model, _by_layer(model, value))
+    else:
+        _set_base(model, value)
+
+
+def multipliers(model: Any, names: Mapping[int, str]) -> dict[str, float]:
+    """Return name -> multiplier of the variables whose rate is not the optimizer's.
+
+    Args:
+        model: The model.
+        names: Id of a variable -> its name.
+    """
+    return {
+        names[id(slot.owner)]: float(np.asarray(held.value(slot.variable)))
+        for part in optimizer_parts(model.optimizer)
+        for slot in slots(part).values()
+        if slot.name == MULTIPLIER and id(slot.owner) in names
+    }
+
+
+def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
+    """Return whether the rate is zero at every one of the next steps, as far as they are known.
+
+    Args:
+        optimizer: The optimizer; one with several inside is not looked into.
+        steps: Steps to come; None looks at the next one alone.
+    """
+    for part in optimizer_parts(optimizer):
+        holder = _keras.rate_holder(part)
+        if isinstance(holder, keras.Variable):
+            if _holds_rate(part) and float(np.asarray(held.value(holder))) != 0:
+                return False
+        elif isinstance(holder, keras.optimizers.schedules.LearningRateSchedule):
+            first = int(np.asarray(held.value(part._iterations)))
+            places = np.unique(np.linspace(first, first + max(1, steps or 1) - 1, num=9).astype(int))
+            if any(float(np.asarray(keras.ops.convert_to_numpy(holder(int(place))))) != 0 for place in places):
+                return False
+        else:
+            return False
+    return True
+
+
+# --- inside ---
+
+
+def _check_number(value: Any, name: str) -> None:
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:
+        raise _refused(name, value, "a number of 0 or more")
+
+
+def _refused(name: str, value: Any, expected: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"fit cannot take learning_rate=...: {name} is {value!r}, expected {expected}. Nothing was changed. Give a "
+        "number, a LearningRateSchedule, a mapping from layers to multipliers, or slice(lowest, highest).",
+        argument="learning_rate",
+        value=value,
+    )
+
+
+def _holds_rate(part: Any) -> bool:
+    # One that stands around others has a rate of its own that nothing uses.
+    return not _keras.inner_optimizers(part)
+
+
+def _set_base(model: Any, value: Any) -> None:
+    for part in optimizer_parts(model.optimizer):
+        if _holds_rate(part):
+            _keras.set_rate(part, value)
+
+
+def _by_layer(model: Any, rates: Mapping[Any, float]) -> dict[int, float]:
+    """Return id of layer -> multiplier, after checking that no layer is meant twice."""
+    found: dict[int, float] = {}
+    chosen_by: dict[int, Any] = {}
+    for selector, multiplier in rates.items():
+        for layer in select(model, selector, argument="learning_rate"):
+            if id(layer) in found:
+                raise InvalidArgument(
+                    f"learning_rate= means {layer.name!r} twice: by {chosen_by[id(layer)]!r} and by {selector!r}. "
+                    "Nothing was changed. Let each layer be meant once.",
+                    argument="learning_rate",
+                )
+            found[id(layer)], chosen_by[id(layer)] = float(multiplier), selector
+    return found
+
+
+def _multiply(model: Any, rates: Mapping[int, float]) -> None:
+    wanted = {
+        id(variable): (variable, rates.get(id(layer), 1.0))
+        for layer in layer_paths(model).values()
+        for variable in _own_weights(layer)
+    }
+    for part in optimizer_parts(model.optimizer):
+        for owner, multiplier in wanted.values():
+            if multiplier != 1.0 or (id(owner), MULTIPLIER) in slots(part):
+                put_slot(part, owner, MULTIPLIER, np.float32(multiplier))
+    settle(model)
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    return [variable for variable in _keras.layer_parts(layer)[0] if _keras.is_weight(layer, variable)]

@@ -1,0 +1,298 @@
+"""The variables that an optimizer serves, and what it keeps for those it served before.
+
+Keras builds an optimizer for one set of variables. Here it gets another set and
+stays the same object: what keeps training keeps its slots, what is frozen
+leaves them behind, and what returns finds them. A variable that begins late
+begins fresh, and its bias correction counts its own steps: see `keepfit.phases.age`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keepfit import _keras, held
+from keepfit.errors import InvalidArgument
+from keepfit.phases.age import (
+    AGE,
+    BORN,
+    MULTIPLIER,
+    OWN,
+    PRODUCT,
+    GroupedDecay,
+    GroupedUpdate,
+    Groups,
+    PlainSaving,
+    has_product,
+)
+from keepfit.state import SLOTS, Slot, slots, variables_of
+
+_BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
+
+
+def is_seated(model: Any) -> bool:
+    """Return whether the optimizer serves the variables that train now, or is not built for any yet."""
+    served = _keras.optimizer_variables(model.optimizer)
+    return not model.optimizer.built or [id(v) for v in served] == [id(v) for v in model.trainable_variables]
+
+
+def reseat(model: Any) -> None:
+    """Make the optimizer serve the variables that train now.
+
+    Raises:
+        InvalidArgument: The optimizer cannot be made from its config; nothing was changed.
+    """
+    optimizer = model.optimizer
+    try:
+        _serve(optimizer, list(model.trainable_variables))
+    except Exception as error:
+        raise InvalidArgument(
+            f"Other layers train than before, and {type(optimizer).__name__} could not be made anew for them: {error}. "
+            "Nothing was changed. Call model.compile() with a new optimizer.",
+        ) from error
+    settle(model)
+
+
+def settle(model: Any) -> None:
+    """Let the optimizer update apart what is of another age or rate, as the values in its slots are now."""
+    apart: list[Any] = []
+    for part in optimizer_parts(model.optimizer):
+        groups, attributes = Groups(part), vars(part)
+        apart += [slot.variable for slot in _apart(part)]
+        if groups.needed():
+            attributes["_backend_update_step"] = GroupedUpdate(part, groups)
+            attributes["_apply_weight_decay"] = GroupedDecay(part, groups)
+        else:
+            attributes.pop("_backend_update_step", None)
+            attributes.pop("_apply_weight_decay", None)
+    if apart:
+        vars(model.optimizer)["save_own_variables"] = PlainSaving(model.optimizer, apart)
+    else:
+        vars(model.optimizer).pop("save_own_variables", None)
+
+
+def optimizer_parts(optimizer: Any) -> list[Any]:
+    """Return an optimizer and those inside it."""
+    return [part for _, part in _parts(optimizer, "")]
+
+
+def put_slot(part: Any, owner: Any, name: str, value: Any) -> None:
+    """Let an optimizer hold a number for a variable; `settle` follows."""
+    known = dict(slots(part))
+    _note(known, owner, name, value)
+    _keep(part, known)
+
+
+def drop_slots(part: Any, name: str, *, keep: set[int]) -> None:
+    """Let an optimizer forget slots of a name, but for the owners with these ids; `settle` follows."""
+    _keep(part, {key: slot for key, slot in slots(part).items() if slot.name != name or key[0] in keep})
+
+
+def match(model: Any, values: Mapping[str, Any]) -> None:
+    """Let the optimizer keep what a stored state tells of, so that every value there finds its variable.
+
+    Slots of variables that do not train now are made or dropped; ages too. With the values given, `settle` follows.
+
+    Args:
+        model: A model with a built optimizer.
+        values: Name -> array of the stored state.
+    """
+    _leave_unknown(model, values)
+    found = variables_of(model)
+    owners = {name: variable for name, variable in found.items() if name.startswith("model/")}
+    for path, part in _parts(model.optimizer, "optimizer"):
+        names = {id(variable): name for name, variable in owners.items()}
+        kept = {}
+        served = {id(variable) for variable in _keras.optimizer_variables(part)}
+        for key, slot in slots(part).items():
+            name = f"{path}/{names.get(id(slot.owner))}/{slot.name}"
+            if name in values or (id(slot.owner) in served and slot.name not in OWN):
+                kept[key] = slot
+        of_lists = {attribute.lstrip("_") for attribute, _ in _lists(part)}
+        for name, value in values.items():
+            owner, _, slot_name = name.removeprefix(f"{path}/").rpartition("/")
+            if not name.startswith(f"{path}/model/") or owner not in owners:
+                continue
+            key = (id(owners[owner]), slot_name)
+            if key not in kept and (slot_name in OWN or (slot_name in of_lists and key[0] not in served)):
+                kept[key] = Slot(owners[owner], slot_name, _variable(np.asarray(value)))
+        _keep(part, kept)
+
+
+# --- inside ---
+
+
+def _leave_unknown(model: Any, values: Mapping[str, Any]) -> None:
+    """Let the optimizer leave variables that a stored state has no slots for: they begin fresh when they train."""
+    names = {id(variable): name for name, variable in variables_of(model).items()}
+    slotted = [slot for _, part in _parts(model.optimizer, "optimizer") for slot in _seated_slots(part).values()]
+    told = {id(slot.owner) for slot in slotted if names.get(id(slot.variable)) in values}
+    unknown = {id(slot.owner) for slot in slotted} - told
+    if not unknown or not told:
+        return
+    _serve(model.optimizer, [v for v in _keras.optimizer_variables(model.optimizer) if id(v) not in unknown])
+    for _, part in _parts(model.optimizer, "optimizer"):
+        _keep(part, {key: slot for key, slot in slots(part).items() if key[0] not in unknown})
+
+
+def _serve(optimizer: Any, variables: list[Any]) -> None:
+    anew = type(optimizer).from_config(optimizer.get_config())
+    anew.build(variables)
+    _transplant(optimizer, anew)
+
+
+def _parts(optimizer: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield an optimizer and those inside it, each with the path of its names."""
+    yield path, optimizer
+    for attribute, value in list(vars(optimizer).items()):
+        if isinstance(value, keras.optimizers.Optimizer):
+            yield from _parts(value, f"{path}/{attribute.lstrip('_')}")
+        elif isinstance(value, (list, tuple)):
+            for index, member in enumerate(value):
+                if isinstance(member, keras.optimizers.Optimizer):
+                    yield from _parts(member, f"{path}/{attribute.lstrip('_')}/{index}")
+
+
+def _lists(part: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the attributes that hold a slot for each served variable."""
+    served = len(_keras.optimizer_variables(part))
+    for attribute, value in vars(part).items():
+        if attribute in ("_variables", "_trainable_variables") or not isinstance(value, (list, tuple)):
+            continue
+        if len(value) == served and any(isinstance(member, keras.Variable) for member in value):
+            yield attribute, list(value)
+
+
+def _transplant(part: Any, anew: Any) -> None:
+    """Give an optimizer the lists of one that was built for other variables, with the slots it has already."""
+    known = {**_seated_slots(part), **slots(part)}
+    step = _steps(part)
+    before = {id(variable): variable for variable in _keras.optimizer_variables(part)}
+    replaced: dict[int, Any] = {}
+    fresh: dict[int, Any] = {}
+    owners = _keras.optimizer_variables(anew)
+    for attribute, values in _lists(anew):
+        for index, owner in enumerate(owners):
+            made, name = values[index], attribute.lstrip("_")
+            if made is None:
+                continue
+            slot = known.get((id(owner), name))
+            if slot is None:
+                known[id(owner), name] = Slot(owner, name, made)
+                fresh[id(owner)] = owner
+            else:
+                replaced[id(made)] = values[index] = slot.variable
+        vars(part)[attribute] = values
+    for attribute, value in list(vars(anew).items()):
+        mine = vars(part).get(attribute)
+        if isinstance(value, keras.Variable) and isinstance(mine, keras.Variable):
+            replaced[id(value)] = mine  # iterations, rate and the like go on
+        elif isinstance(value, keras.optimizers.Optimizer):
+            _transplant(mine, value)
+        elif attribute == "_inner_optimizers":
+            for inner, other in zip(mine or (), value, strict=True):
+                _transplant(inner, other)
+        elif attribute in _BOOKS:
+            vars(part)[attribute] = value
+    # A schedule has no variable of its own, and one given since has taken its place.
+    made_rate = vars(anew).get("_learning_rate")
+    listed = [replaced.get(id(variable), variable) for variable in vars(anew)["_variables"]]
+    _keras.list_optimizer_variables(part, (variable for variable in listed if variable is not made_rate))
+    _age(part, known, before=before, owners=owners, step=step)
+    if step:
+        _begin_averages(part, fresh)
+    _keep(part, known)
+
+
+def _seated_slots(part: Any) -> dict[tuple[int, str], Slot]:
+    owners = _keras.optimizer_variables(part)
+    return {
+        (id(owner), attribute.lstrip("_")): Slot(owner, attribute.lstrip("_"), variable)
+        for attribute, values in _lists(part)
+        for owner, variable in zip(owners, values, strict=True)
+        if variable is not None
+    }
+
+
+def _age(
+    part: Any, known: dict[tuple[int, str], Slot], *, before: Mapping[int, Any], owners: Iterable[Any], step: int
+) -> None:
+    """Note the age of what leaves, and when what comes was born."""
+    now = {id(owner): owner for owner in owners}
+    for key, owner in before.items():
+        if key in now:
+            continue
+        born, product = known.get((key, BORN)), known.get((key, PRODUCT))
+        age = step - (0 if born is None else _number(born))
+        if age == 0:  # it never trained, and need not be remembered
+            for name in [name for found, name in known if found == key and name != MULTIPLIER]:
+                del known[key, name]
+            continue
+        _note(known, owner, AGE, age)
+        if has_product(part) and product is None:
+            _note(known, owner, PRODUCT, held.value(vars(part)["_u_product"]))
+    for key, owner in now.items():
+        if key in before:
+            continue
+        aged = known.pop((key, AGE), None)
+        age = 0 if aged is None else _number(aged)
+        every = part.gradient_accumulation_steps or 1
+        born_at = (step - age) // every * every
+        if born_at > 0:
+            _note(known, owner, BORN, born_at)
+            if has_product(part) and (key, PRODUCT) not in known:
+                _note(known, owner, PRODUCT, np.ones((), np.float32))
+        elif (product := known.pop((key, PRODUCT), None)) is not None:
+            held.assign(vars(part)["_u_product"], held.value(product.variable))
+
+
+def _note(known: dict[tuple[int, str], Slot], owner: Any, name: str, value: Any) -> None:
+    """Note a number; in the variable of last time where there is one, which compiled programs know."""
+    slot = known.get((id(owner), name))
+    if slot is None:
+        known[id(owner), name] = Slot(owner, name, _variable(np.asarray(value)))
+    else:
+        held.assign(slot.variable, np.asarray(value).astype(str(slot.variable.dtype)))
+
+
+def _keep(part: Any, known: Mapping[tuple[int, str], Slot]) -> None:
+    """Let an optimizer keep these slots; ages and multipliers of what it serves are among its variables."""
+    earlier = {id(slot.variable) for slot in slots(part).values() if slot.name in OWN}
+    listed = [variable for variable in vars(part)["_variables"] if id(variable) not in earlier]
+    if known:
+        vars(part)[SLOTS] = dict(known)
+    else:
+        vars(part).pop(SLOTS, None)
+    _keras.list_optimizer_variables(part, (*listed, *(slot.variable for slot in _apart(part))))
+
+
+def _apart(part: Any) -> list[Slot]:
+    """Return the slots that a step reads besides Keras's own."""
+    served = {id(owner) for owner in _keras.optimizer_variables(part)}
+    names = (BORN, PRODUCT, MULTIPLIER)
+    return [slot for slot in slots(part).values() if slot.name in names and id(slot.owner) in served]
+
+
+def _begin_averages(part: Any, fresh: Mapping[int, Any]) -> None:
+    """Begin the moving average of what starts late with its value: Keras begins with zero, but at step 0."""
+    averages = vars(part).get("_model_variables_moving_average") or ()
+    for owner, average in zip(_keras.optimizer_variables(part), averages, strict=False):
+        if average is not None and id(owner) in fresh:
+            held.assign(average, held.value(owner))
+
+
+def _steps(part: Any) -> int:
+    iterations = vars(part).get("_iterations")
+    return 0 if iterations is None else int(np.asarray(held.value(iterations)))
+
+
+def _number(slot: Slot) -> int:
+    return int(np.asarray(held.value(slot.variable)))
+
+
+def _variable(value: Any) -> Any:
+    kind = "int32" if value.dtype.kind in "iu" else str(value.dtype)
+    return keras.Variable(value.astype(kind), dtype=kind, trainable=False, name="keepfit")
