@@ -402,7 +402,8 @@ class FitLoop:
         from_source, tensors = source_state(self.feed.source)
         if from_source is not None and not tensors:
             # A replay needs it also where the state around it is not kept.
-            self.record = replace(self.record, detail={**self.record.detail, "source": from_source})
+            plain = {name: value for name, value in from_source.items() if name != "marks"}
+            self.record = replace(self.record, detail={**self.record.detail, "source": plain})
         # Nobody has drawn since the resume point where there is no callback.
         result = self.snapshot(random_state=None if self._watched else resume.state["randomness"])
         self.record = replace(

@@ -47,12 +47,11 @@ def bring(
     again = "was reached by going through it again"
     where = point if resumed else owed
     if isinstance(source, StreamSource):
-        target = int((where.state.get("source") or {}).get("consumed", 0))
-        if target <= source.consumed:
-            return None
-        source.replay_to(target)
-        randomness.restore(point.state["randomness"] if resumed else drawn or {})
-        return again
+        before = source.consumed
+        how = source.go_to(where.state.get("source") or {})
+        if source.consumed != before:
+            randomness.restore(point.state["randomness"] if resumed else drawn or {})
+        return again if how == "replay" else None
     state = source_state_of(where)
     if state is not None:
         source.set_state(state)

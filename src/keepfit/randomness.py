@@ -25,16 +25,19 @@ _last_python: tuple[Any, Any] = (None, None)
 _last_numpy: tuple[Any, Any] = (None, None)
 
 
-def take() -> State:
+def take(*, untouched: bool = False) -> State:
     """Return the state of every global generator as JSON; nothing is drawn.
 
     TensorFlow's and PyTorch's are in it only where they are imported already.
+
+    Args:
+        untouched: Take PyTorch's also where nobody has touched it.
     """
     state: State = {"python": _take_python(), "numpy": _take_numpy(), "keras": _take_keras()}
     # Whether a library is imported yet is chance under another backend: what nobody has touched is no state.
     if _imported("tensorflow") is not None and any(_take_tensorflow().values()):
         state["tensorflow"] = _take_tensorflow()
-    if (torch := _imported("torch")) is not None and not _is_untouched(torch):
+    if (torch := _imported("torch")) is not None and (untouched or not _is_untouched(torch)):
         state["torch"] = _take_torch(torch)
     return state
 

@@ -98,7 +98,8 @@ def source_state(source: Any, *, taken: int = 0) -> tuple[dict[str, Any] | None,
         taken: Batches taken from it that are not trained on yet.
     """
     if hasattr(source, "consumed"):
-        return {"consumed": source.consumed - taken}, {}
+        consumed = source.consumed - taken
+        return {"consumed": consumed, **source.marks(consumed)}, {}
     state = source.get_state()
     if state is None:
         return None, {}

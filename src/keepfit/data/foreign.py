@@ -1,8 +1,8 @@
 """What Keras's own adapters read: tf.data, torch DataLoaders, Grain and custom adapters.
 
 A stream that begins again with each pass, and goes on inside one where
-``steps_per_epoch`` left it. Its position is reached again by
-reading all that came before.
+``steps_per_epoch`` left it. Its position is reached again from a mark where
+there is one, else by reading all that came before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ from typing import Any
 from keepfit import _keras
 from keepfit.data.checks import check_batch
 from keepfit.data.generator import warn_no_way_back
+from keepfit.data.marks import (
+    EVERY,
+    Mark,
+    at_rest,
+    can_seek,
+    draws_order,
+    generators_of,
+    position_of,
+    seek,
+    set_generators,
+)
 from keepfit.data.memory import ObjectMemory
-from keepfit.data.source import StreamSource
+from keepfit.data.source import Exactness, StreamSource
 from keepfit.errors import InvalidData
 
 
@@ -29,6 +40,7 @@ class _Place:
         taken: Batches taken of the current pass.
         iterator: Gives the rest of the current pass, once that has begun.
         waiting: The peeked batch.
+        marks: The last two places from which it can be read on.
     """
 
     consumed: int = 0
@@ -36,13 +48,25 @@ class _Place:
     taken: int = 0
     iterator: Iterator[Any] | None = None
     waiting: list[Any] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
 
-    def end_pass(self) -> None:
-        """Begin anew with the next batch."""
+    def mark(self, **facts: Any) -> None:
+        """Note a place from which the data set can be read on."""
+        counts = {"consumed": self.consumed, "passes": self.passes, "taken": self.taken}
+        self.marks = [*self.marks[-1:], {**counts, **facts}]
+
+    def end_pass(self, data: Any = None) -> None:
+        """Begin anew with the next batch.
+
+        Args:
+            data: The data set, where its marks tell how the next pass is decided.
+        """
         self.iterator = None
         self.waiting.clear()
         self.passes += 1
         self.taken = 0
+        if self.marks:
+            self.mark(**at_rest(data))
 
 
 _PLACES = ObjectMemory(_Place)
@@ -66,9 +90,11 @@ class ForeignSource(StreamSource):
     def __init__(
         self, data: Any, *, class_weight: Mapping[int, float] | None, steps: int | None, training: bool
     ) -> None:
+        self._data = data
         self._kind = type(data).__name__
         self._adapter = _keras.foreign_adapter(data, class_weight)
         self._place = _PLACES.of(data) if training else _Place()
+        self._training = training
         self._goes_on = training and steps is not None
         self.num_batches = _optional(self._adapter, "num_batches")
         self._number: int | None = None
@@ -84,7 +110,7 @@ class ForeignSource(StreamSource):
         if not place.waiting:
             batch = next(self._batches(), None)
             if batch is None and place.taken:
-                place.end_pass()
+                place.end_pass(self._data)
                 batch = next(self._batches(), None)
             if batch is None:
                 raise self._empty()
@@ -97,7 +123,9 @@ class ForeignSource(StreamSource):
         ended = self.num_batches is not None and self._place.taken >= self.num_batches
         other = self._number is not None and number != self._number
         if self._place.taken and not resumed and (not self._goes_on or ended or other):
-            self._place.end_pass()
+            if ended and self._place.iterator is not None:
+                next(self._place.iterator, None)  # to its end, where loaders count their passes
+            self._place.end_pass(self._data)
         self._number = number
         self._adapter.on_epoch_begin()
 
@@ -111,10 +139,12 @@ class ForeignSource(StreamSource):
         try:
             batch = place.waiting.pop() if place.waiting else next(self._batches())
         except StopIteration:
-            place.end_pass()
+            place.end_pass(self._data)
             raise
         place.taken += 1
         place.consumed += 1
+        if self._training and not place.waiting and place.taken % EVERY == 0 and self._can_seek():
+            place.mark(position=position_of(self._data, place.iterator))  # type: ignore[arg-type]
         return batch
 
     def skip(self, count: int) -> None:
@@ -137,6 +167,30 @@ class ForeignSource(StreamSource):
             warn_no_way_back(self._kind, taken=self.consumed, wanted=consumed)
         self.skip(max(0, consumed - self.consumed))
 
+    def marks(self, consumed: int) -> dict[str, Any]:
+        """Return the last mark before a place, if there is one."""
+        found = [mark for mark in self._place.marks if mark["consumed"] <= consumed]
+        return {"marks": found[-1]} if found else {}
+
+    def go_to(self, state: Mapping[str, Any]) -> Exactness:
+        """Go to the mark, and read on from there; without one, read all."""
+        consumed, mark = int(state.get("consumed", 0)), state.get("marks")
+        if mark is None or consumed <= self.consumed:
+            return super().go_to(state)
+        place = self._place
+        place.iterator, place.marks = None, [mark]
+        place.waiting.clear()
+        place.consumed, place.passes, place.taken = (int(mark[name]) for name in ("consumed", "passes", "taken"))
+        again = consumed - place.consumed
+        if (states := mark.get("generators") or mark.get("rest")) is not None:
+            set_generators(self._data, states)
+        if (position := mark.get("position")) is not None:
+            self._begin(position)
+        if "generators" in mark:
+            self.peek()  # a pass is decided when its first batch is drawn
+        self.skip(again)
+        return "exact" if not again or self._can_seek() else "replay"
+
     def get_state(self) -> dict[str, Any]:
         """Return the passes that have ended and the batches taken of this one."""
         return {"passes": self._place.passes, "taken": self._place.taken}
@@ -158,10 +212,23 @@ class ForeignSource(StreamSource):
                 return
 
     def _batches(self) -> Iterator[Any]:
-        if self._place.iterator is None:
-            self._place.iterator = _keras.foreign_iterator(self._adapter)
-            _keep_open(self._place)
-        return self._place.iterator
+        return self._place.iterator or self._begin(None)
+
+    def _begin(self, position: Any) -> Iterator[Any]:
+        """Begin a pass, or go on inside one at a position."""
+        place = self._place
+        if self._training and position is None and draws_order(self._data):
+            place.mark(**at_rest(self._data), generators=generators_of(self._data))
+        iterator = place.iterator = _keras.foreign_iterator(self._adapter)
+        if position is not None:
+            seek(self._data, iterator, position)
+        if self._training and position is None and can_seek(self._data, iterator) and not draws_order(self._data):
+            place.mark()
+        _keep_open(place)
+        return iterator
+
+    def _can_seek(self) -> bool:
+        return self._place.iterator is not None and can_seek(self._data, self._place.iterator)
 
     def _empty(self) -> InvalidData:
         return InvalidData(

@@ -137,6 +137,23 @@ class StreamSource(Source):
             InvalidData: The stream has fewer.
         """
 
+    def marks(self, consumed: int) -> dict[str, Any]:
+        """Return what `go_to` needs besides the number of batches taken, as plain data.
+
+        Args:
+            consumed: That number; it may be a few less than `consumed`.
+        """
+        del consumed
+        return {}
+
+    def go_to(self, state: Mapping[str, Any]) -> Exactness:
+        """Go to where ``state["consumed"]`` batches were taken, with the `marks` of then; return how that was done."""
+        consumed = int(state.get("consumed", 0))
+        if consumed <= self.consumed:
+            return "exact"
+        self.replay_to(consumed)
+        return "replay"
+
     @abstractmethod
     def replay_to(self, consumed: int) -> None:
         """Go on until ``consumed`` batches are taken; warns where more of them are gone already.

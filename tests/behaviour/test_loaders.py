@@ -1,0 +1,194 @@
+"""Loaders of other libraries go on where they stood: in the next fit, and in a process that is started after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keepfit
+from keepfit.data import foreign
+from tests.bits import differing, state_bits
+
+pytestmark = pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
+
+SAMPLES, SIZE = 200, 4
+BATCHES = SAMPLES // SIZE
+READ: list[int] = []
+
+
+def sample(number: Any) -> tuple[Any, Any]:
+    """Return a sample, and note that it was read."""
+    READ.append(int(number))
+    x = np.random.default_rng(int(number)).normal(size=6).astype("float32")
+    return x, x.sum(keepdims=True)
+
+
+def grain_map() -> Any:
+    """Return a shuffled MapDataset of Grain."""
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(np.arange(SAMPLES)).shuffle(seed=3).map(sample).batch(SIZE)
+
+
+def grain_loader() -> Any:
+    """Return a shuffling DataLoader of Grain."""
+    grain = pytest.importorskip("grain")
+
+    class Read(grain.transforms.Map):
+        def map(self, element: Any) -> Any:
+            return sample(element)
+
+    sampler = grain.samplers.IndexSampler(SAMPLES, shuffle=True, seed=1, num_epochs=1)
+    operations = [Read(), grain.transforms.Batch(SIZE)]
+    return grain.DataLoader(data_source=np.arange(SAMPLES), sampler=sampler, operations=operations)
+
+
+def torch_data() -> Any:
+    """Return a data set of PyTorch."""
+    torch = pytest.importorskip("torch")
+
+    class Samples(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+        def __len__(self) -> int:
+            return SAMPLES
+
+        def __getitem__(self, index: int) -> Any:
+            x, y = sample(index)
+            return torch.from_numpy(x), torch.from_numpy(y)
+
+    return Samples()
+
+
+def torch_loader() -> Any:
+    """Return a shuffling loader that draws from PyTorch's global generator."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(5)
+    return torch.utils.data.DataLoader(torch_data(), batch_size=SIZE, shuffle=True)
+
+
+def torch_loader_with_generator() -> Any:
+    """Return a shuffling loader with a generator of its own."""
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(5)
+    return torch.utils.data.DataLoader(torch_data(), batch_size=SIZE, shuffle=True, generator=generator)
+
+
+def stateful_loader() -> Any:
+    """Return a loader with the protocol of torchdata's StatefulDataLoader, as its documentation gives it."""
+    torch = pytest.importorskip("torch")
+
+    class Stateful(torch.utils.data.DataLoader):  # type: ignore[misc, name-defined]
+        """Its order is its own; ``state_dict`` tells how many batches were given, ``load_state_dict`` comes first."""
+
+        def __init__(self) -> None:
+            super().__init__(torch_data(), batch_size=SIZE)
+            self.passes, self.given, self.first = 0, 0, 0
+
+        def __iter__(self) -> Any:
+            order = np.random.default_rng(self.passes).permutation(SAMPLES).reshape(-1, SIZE)
+            self.given, self.first = self.first, 0
+            for rows in order[self.given :]:
+                self.given += 1
+                yield tuple(torch.stack(column) for column in zip(*(self.dataset[int(i)] for i in rows), strict=True))
+            self.passes, self.given = self.passes + 1, 0
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"passes": self.passes, "given": self.given}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.passes, self.first = state["passes"], state["given"]
+
+    return Stateful()
+
+
+LOADERS: dict[str, Callable[[], Any]] = {
+    maker.__name__: maker
+    for maker in (grain_map, grain_loader, torch_loader, torch_loader_with_generator, stateful_loader)
+}
+SEEK = ("grain_map", "grain_loader", "stateful_loader")
+
+
+class Stop(keras.callbacks.Callback):
+    """Leave as Ctrl-C does, after so many batches of the fit; hooks let steps go one by one."""
+
+    def __init__(self, after: int | None) -> None:
+        super().__init__()
+        self.after, self.seen = after, 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count."""
+        self.seen += 1
+        if self.seen == self.after:
+            raise KeyboardInterrupt
+
+
+def model_of() -> Any:
+    """Return a small model."""
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
+    )
+    model.compile("adam", "mse")
+    return model
+
+
+def process(
+    name: str, directory: Path | None, fits: list[int], *, steps: int | None = None, stop: int | None = None
+) -> tuple[Any, Any]:
+    """Play a process: a model and a loader made anew; it is stopped in its last fit after so many batches."""
+    model, data = model_of(), LOADERS[name]()
+    if steps and name == "grain_map":
+        data = data.repeat()  # Keras does not know how long it is, and ends an epoch where it ends
+    READ.clear()
+    run = keepfit.Run(model, directory, seed=1, checkpoint_share="each")
+    for number, epochs in enumerate(fits):
+        last = number == len(fits) - 1
+        try:
+            run.fit(data, epochs=epochs, steps_per_epoch=steps, verbose=0, callbacks=[Stop(stop if last else None)])
+        except KeyboardInterrupt:
+            break
+    bits = state_bits(model)
+    run.close()
+    return bits, run
+
+
+@pytest.mark.parametrize("steps", [None, 25])
+@pytest.mark.parametrize("name", LOADERS)
+def test_loader_goes_on_in_the_next_fit_and_in_the_next_process(name: str, steps: int | None, tmp_path: Path) -> None:
+    """Cut between fits, inside a pass and by an interruption: the bits of one fit; what can seek does."""
+    if steps and name == "grain_loader":
+        pytest.skip("Keras does not know how long it is, and it has no repeat()")
+    whole, _ = process(name, None, [4], steps=steps)
+    assert differing(whole, process(name, None, [1, 3], steps=steps)[0]) == []
+    for stop in (25, 2 * (steps or BATCHES) + 7):
+        directory = tmp_path / f"stop-{stop}"
+        process(name, directory, [4], steps=steps, stop=stop)
+        again, run = process(name, directory, [4], steps=steps)
+        assert differing(whole, again) == []
+        assert any(event.kind == "resumed" for event in run.recorder.events)
+        said = [event.message for event in run.recorder.events if "going through it again" in event.message]
+        assert bool(said) == (name not in SEEK)
+        left = 4 * (steps or BATCHES) - stop
+        if name == "stateful_loader":  # Grain reads ahead in threads
+            assert len(READ) <= (left + foreign.EVERY + 1) * SIZE
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_without_marks_the_order_would_be_another(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: read on from the beginning, under other generators, a loader gives other batches."""
+    whole, _ = process(name, None, [4])
+    process(name, tmp_path / "run", [4], stop=2 * BATCHES + 7)
+    monkeypatch.setattr(foreign.ForeignSource, "go_to", lambda self, state: "exact")
+    again, _ = process(name, tmp_path / "run", [4])
+    assert differing(whole, again) != []
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_replayed_fits_leave_the_loader_where_they_did(name: str, tmp_path: Path) -> None:
+    """A process that replays two fits trains the third as if it had trained them."""
+    whole, _ = process(name, tmp_path / "whole", [1, 1, 2])
+    process(name, tmp_path / "cut", [1, 1])
+    assert differing(whole, process(name, tmp_path / "cut", [1, 1, 2])[0]) == []
