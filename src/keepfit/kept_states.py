@@ -48,10 +48,8 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
             argument="at",
         )
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
-    if not directory.exists() or not any(directory.iterdir()):
+    if not _is_made(run, directory, lineage):
         _make_fork(run, directory, number, lineage)
-    else:
-        _check_lineage(run, directory, lineage)
     settings = {name: getattr(run.settings, name) for name in ("mode", "on_change", "plan", "checkpoint_share", "keep")}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
@@ -65,15 +63,25 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     return forked
 
 
-def _check_lineage(run: Run, directory: Path, lineage: dict[str, Any]) -> None:
-    """Raise `NotARun` where a folder holds something else than this fork."""
+def _is_made(run: Run, directory: Path, lineage: dict[str, Any]) -> bool:
+    """Return whether a folder holds this fork, whole; one that a crash left half made, or hardly begun, is made anew.
+
+    Raises:
+        NotARun: It holds something else.
+    """
+    if not directory.exists() or not any(directory.iterdir()):
+        return False
     with Reader.open(directory) as reader:
-        found = reader.meta().get("lineage") or {}
-    if any(found.get(name) != lineage[name] for name in ("at", "run")):
+        meta, fits = reader.meta(), reader.fits(branch=None)
+    found = meta.get("lineage")
+    if found is None and "model" not in meta and not fits:
+        return False
+    if any((found or {}).get(name) != lineage[name] for name in ("at", "run")):
         raise NotARun(
             f"{directory} is a run, but not the fork of {run.directory} after fit {lineage['at']}. "
             "Nothing was changed. Choose another folder."
         )
+    return "forked_at" in meta
 
 
 def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) -> None:
@@ -84,6 +92,7 @@ def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) 
     start = run.recorder.newest(kinds=("start",))
     recorder = DiskRecorder.open(directory)
     try:
+        recorder.set_meta("lineage", lineage)
         for key in ("model", "seed"):
             recorder.set_meta(key, run.recorder.meta.get(key))
         if start is not None and start.id != checkpoint.id:
@@ -95,8 +104,6 @@ def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) 
             recorder.put_fit(record)
             for epoch in run.recorder.epochs.of(record.number):
                 recorder.put_epoch(epoch)
-        recorder.set_meta("forked_at", number)
-        recorder.set_meta("lineage", lineage)
         recorder.event("forked", f"Forked from {run.directory} after fit {number}.", fit=number)
         recorder.checkpoint(
             kind=checkpoint.kind,
@@ -110,6 +117,8 @@ def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) 
         newest = recorder.newest()
         if newest is not None:
             recorder.pin(newest.id)
+        # The last of all: what has it is whole.
+        recorder.set_meta("forked_at", number)
     finally:
         recorder.close()
 

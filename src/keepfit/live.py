@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keepfit.errors import CannotAttach
+from keepfit.errors import CannotAttach, RunFolderError, warn
 
 if TYPE_CHECKING:
+    from keepfit.recorder import Recorder
     from keepfit.run import Run
 
 _RUNS: weakref.WeakSet[Run] = weakref.WeakSet()
+# Recorders of runs that nobody holds any more, such as those of a function that has returned. They still have their
+# folder. The garbage collector may run in any thread and under any lock, so it only notes them here.
+_ABANDONED: list[Recorder] = []
 
 ATTACHED = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
 _GUARDED = ("save", "get_weights", "save_weights")
@@ -23,11 +26,12 @@ def check_free(run: Run) -> None:
     Raises:
         CannotAttach: Another live run, of another folder, has the model's variables.
     """
+    _close_abandoned()
     mine = {id(variable) for variable in run.model.variables} | {id(run.model)}
     for other in list(_RUNS):
         if other.closed is not None:
             continue
-        if run.directory is not None and other.directory is not None and _same(run.directory, other.directory):
+        if run.folder is not None and run.folder == other.folder:
             other.closed = f"{run.directory} was opened again in this process"
             other.recorder.close()
             _RUNS.discard(other)
@@ -42,6 +46,7 @@ def check_free(run: Run) -> None:
 def register(run: Run) -> None:
     """Note an open run."""
     _RUNS.add(run)
+    weakref.finalize(run, _ABANDONED.append, run.recorder).atexit = False
 
 
 def release(run: Run) -> None:
@@ -83,5 +88,10 @@ def _guarded(run: Run, name: str) -> Any:
     return method
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _close_abandoned() -> None:
+    """Write what is left of runs that nobody holds any more, and let their folders go."""
+    while _ABANDONED:
+        try:
+            _ABANDONED.pop().close()
+        except RunFolderError as error:
+            warn(f"A run that was not closed could not be written to its end: {error}")

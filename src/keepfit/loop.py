@@ -27,7 +27,7 @@ from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
-from keepfit.logs import arrays, numbers
+from keepfit.logs import array, arrays, numbers
 from keepfit.pace import Pace
 from keepfit.recorder import Recorder
 from keepfit.snapshot import Snapshot, joined, parted, source_state
@@ -59,12 +59,15 @@ class FitProgress:
             "begun": self.begun,
             "trained": self.trained,
             "logs": numbers(self.logs),
+            "array_logs": arrays(self.logs),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FitProgress:
         """Return the progress that `to_json` gave."""
-        return cls(**data)
+        logs = {name: array(stored) for name, stored in data.get("array_logs", {}).items()}
+        plain = {name: value for name, value in data.items() if name != "array_logs"}
+        return cls(**{**plain, "logs": {**data["logs"], **logs}})
 
 
 @dataclass
@@ -238,8 +241,10 @@ class FitLoop:
             self.done = replace(self.done, trained=True)
         self._make_safe()
         logs = {**self.done.logs, **self._validate(label)}
+        before = self.memory.history_lengths(self.callbacks)
         self.callbacks.on_epoch_end(label, logs)
-        self._finish_epoch(label, logs, time.perf_counter() - started)
+        seen = self.memory.last_history_logs(self.callbacks, since=before) or logs
+        self._finish_epoch(label, logs, seen, time.perf_counter() - started)
 
     def _steps(self) -> None:
         behind: Outcome | None = None
@@ -256,6 +261,8 @@ class FitLoop:
                     clock = self._settle(behind, behind_step, clock)
                 behind = self._latest = outcome
                 behind_step = step
+                if self._batch_hooks is not None:
+                    self._batch_hooks.after(self.done.steps, outcome.logs)
                 if self._is_within_pair():
                     continue
                 if self.recorder.due():
@@ -274,7 +281,7 @@ class FitLoop:
             self.done.logs = epoch_logs(self.model, latest.logs())
 
     def _dispatch(self) -> Outcome | None:
-        """Train a few steps, with what callbacks want to see of them."""
+        """Train a few steps, after callbacks have heard that they come."""
         step, hooks = self.done.steps, self._batch_hooks
         block = self.feed.next_block(self._most_steps())
         if block is None:
@@ -297,8 +304,6 @@ class FitLoop:
         self.done = replace(self.done, steps=step + block.count)
         # Until here a second Ctrl-C finds steps that are in the variables and not in the counters.
         self.engine.unsettled = False
-        if hooks is not None:
-            hooks.after(step + block.count, outcome.logs)
         return outcome
 
     def _most_steps(self) -> int:
@@ -350,9 +355,9 @@ class FitLoop:
         )
         return {f"val_{name}": value for name, value in logs.items()}
 
-    def _finish_epoch(self, label: int, logs: dict[str, Any], seconds: float) -> None:
+    def _finish_epoch(self, label: int, logs: dict[str, Any], seen: dict[str, Any], seconds: float) -> None:
+        """Record an epoch: ``logs`` are the loop's own, ``seen`` those that the History has, with all additions."""
         self.position = replace(self.position, epoch=self.position.epoch + 1)
-        seen = self.memory.last_history_logs(self.callbacks) or logs
         recorded = numbers(seen)
         if any(value != value or value in (float("inf"), float("-inf")) for value in recorded.values()):
             self.good = False
@@ -423,7 +428,7 @@ class FitLoop:
             state=whole.state,
             good=self.good,
         )
-        self.progress.end(self.memory.last_history_logs(self.callbacks) or {})
+        self.progress.end(self.recorder.epochs.last_logs(self.record.number))
         return result, resume
 
     def _weights(self) -> list[Any]:

@@ -87,6 +87,8 @@ class Run:
             )
         self.model = model
         self.directory = None if directory is None else Path(directory)
+        # Which folder that is, wherever the script goes.
+        self.folder = None if directory is None else Path(directory).resolve()
         self.mode = mode
         self.on_change = on_change
         self.plan = plan
@@ -318,10 +320,9 @@ class Run:
     def is_the_same(self, directory: str | Path | None, settings: dict[str, Any]) -> bool:
         """Return whether attaching to a folder with these settings would change nothing."""
         where = None if directory is None else Path(directory).resolve()
-        here = None if self.directory is None else self.directory.resolve()
         if settings.get("seed") is None:
             settings = {**settings, "seed": self.seed}  # a seed that is not given is the one that was settled
-        return where == here and replace(self.settings, seed=self.seed).agree_with(settings)
+        return where == self.folder and replace(self.settings, seed=self.seed).agree_with(settings)
 
     def __enter__(self) -> Run:
         return self

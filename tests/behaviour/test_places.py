@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import keepfit
+from keepfit import kept_states
 from keepfit.errors import (
     CannotAttach,
     InvalidArgument,
@@ -20,6 +23,7 @@ from keepfit.errors import (
     RunClosed,
     StateNotKept,
 )
+from keepfit.recorder import DiskRecorder
 from tests.behaviour.processes import SHORT, attach_quietly, attached, built, numbers, process
 from tests.bits import differing, joined_history, state_bits
 from tests.models import make
@@ -180,6 +184,52 @@ def test_fork_is_made_once_and_opened_after_that(at: int | None, tmp_path: Path)
     assert first[1].epoch == 2 * (2 if at is None else at)
 
 
+@pytest.mark.parametrize("spot", ["open", "set_meta", "put_fit", "put_epoch", "checkpoint", "pin"])
+def test_fork_that_was_cut_short_is_made_anew(spot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash at any point of a fork's making leaves a folder with which the same script goes on."""
+    with process(tmp_path / "run") as (model, x, y):
+        model.fit(x, y, **SHORT)
+        model.fit(x, y, **SHORT)
+        monkeypatch.setattr(kept_states, "DiskRecorder", _crash_after(spot))
+        with pytest.raises(ZeroDivisionError):
+            model.run.fork(tmp_path / "fork", at=1)
+        monkeypatch.undo()
+        assert not model.run.closed
+        fork = model.run.fork(tmp_path / "fork", at=1)
+        assert fork.position.fit == 1
+        assert model.fit(x, y, **SHORT).epoch == [2, 3]
+    whole = keepfit.Run(make("plain_dense")[0])
+    whole.fit(x, y, **SHORT)
+    whole.fit(x, y, **SHORT)
+    assert differing(state_bits(whole.model), state_bits(model)) == []
+
+
+def _crash_after(spot: str) -> Any:
+    """Return a recorder that fails for good once a method was called."""
+
+    def crash(recorder: Any) -> None:
+        recorder.flush()
+        raise ZeroDivisionError
+
+    class Crashing(DiskRecorder):
+        @classmethod
+        def open(cls, *given: Any, **options: Any) -> Any:
+            recorder = super().open(*given, **options)
+            if spot == "open":
+                recorder.close()
+                raise ZeroDivisionError
+            return recorder
+
+    if spot != "open":
+
+        def method(self: Any, *given: Any, **options: Any) -> None:
+            getattr(DiskRecorder, spot)(self, *given, **options)
+            crash(self)
+
+        setattr(Crashing, spot, method)
+    return Crashing
+
+
 def test_fork_with_a_model_of_its_own_keeps_the_run_open(tmp_path: Path) -> None:
     """Both go on beside each other, and the fork's model has the whole state, its optimizer's too."""
     model, x, y = attached(tmp_path / "run")
@@ -260,6 +310,37 @@ def test_folder_opened_again_closes_the_earlier_run(tmp_path: Path) -> None:
     assert second.fit(x, y, **SHORT).epoch == [0, 1]
     assert len(second.run.recorder.epochs) == 2
     assert differing(bits, state_bits(second)) == []
+
+
+def test_folder_of_a_run_that_nobody_holds_can_be_opened_again(tmp_path: Path) -> None:
+    """A function that attaches and fits can be called again, whether its model is gone by then or not."""
+
+    def train() -> Any:
+        model, x, y = attached(tmp_path / "run")
+        return joined_history([model.fit(x, y, **SHORT)])
+
+    first = train()
+    for collect in (True, False):
+        if collect:
+            gc.collect()
+        threads = threading.active_count()
+        assert train() == first
+        assert threading.active_count() <= threads
+
+
+def test_folder_is_the_one_that_was_meant_when_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that changes its working directory opens another folder under the same relative name."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first, x, y = attached(Path("run"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    second, x, y = attached(Path("run"))
+    for model in (first, second):
+        assert model.fit(x, y, **SHORT).epoch == [0, 1]
+    attached(tmp_path / "run")
+    with pytest.raises(RunClosed, match="opened again in this process"):
+        first.fit(x, y, **SHORT)
+    second.fit(x, y, **SHORT)
 
 
 def test_run_that_was_opened_over_can_still_be_closed(tmp_path: Path) -> None:

@@ -56,6 +56,22 @@ def test_finished_fits_return_with_their_end_states(tmp_path: Path) -> None:
     assert seen[0][0] != seen[1][0]
 
 
+@pytest.mark.parametrize("frequency", [2, [1, 4]])
+def test_history_has_no_validation_in_epochs_that_were_not_validated(frequency: Any, tmp_path: Path) -> None:
+    """With ``validation_freq`` a replayed history, and the journal, have the values of the first time and no more."""
+    seen = []
+    for _ in range(2):
+        with process(tmp_path / "run") as (model, x, y):
+            history = model.fit(
+                x, y, **{**SHORT, "epochs": 5}, validation_data=(x, y), validation_freq=frequency, callbacks=[]
+            )
+            seen.append((joined_history([history]), model.run.history.logs["val_loss"]))
+    assert seen[0] == seen[1]
+    validated = {2: [2, 4], (1, 4): [1, 4]}[frequency if isinstance(frequency, int) else tuple(frequency)]
+    assert [epoch for epoch, value in enumerate(seen[0][1], start=1) if value is not None] == validated
+    assert [value for value in seen[0][1] if value is not None] == seen[0][0]["val_loss"]
+
+
 def test_replay_calls_no_hook_and_writes_no_fit(tmp_path: Path) -> None:
     """A fit that is finished is not trained again: no hook, no epoch, no checkpoint."""
     calls, rows = [], []

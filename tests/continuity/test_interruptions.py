@@ -59,6 +59,7 @@ class Raise(keras.callbacks.Callback):
         ("on_epoch_begin", 1),
         ("on_train_batch_begin", 3),
         ("on_train_batch_end", 2),
+        ("on_train_batch_end", 4),  # the last of an epoch: its logs are those of the epoch
         ("on_test_begin", 0),
         ("on_test_batch_end", 1),
         ("on_epoch_end", 2),

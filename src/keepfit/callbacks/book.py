@@ -149,17 +149,28 @@ class CallbackMemory:
             tensors.update({f"callbacks/{index}/{name}": array for name, array in memory.tensors.items()})
         return entries, tensors
 
-    def last_history_logs(self, callbacks: Any) -> dict[str, Any]:
-        """Return what the History callback recorded for the last epoch, additions of other callbacks included."""
-        history = next((c for c in callbacks.callbacks if isinstance(c, keras.callbacks.History)), None)
-        if history is None or not getattr(history, "epoch", None):
-            return {}
-        return {name: values[-1] for name, values in history.history.items() if values}
+    def history_lengths(self, callbacks: Any) -> dict[str, int]:
+        """Return how many values of each log the History callback has; see `last_history_logs`."""
+        return {name: len(values) for name, values in _history_of(callbacks).items()}
+
+    def last_history_logs(self, callbacks: Any, *, since: Mapping[str, int]) -> dict[str, Any]:
+        """Return what the History callback recorded in the last epoch, additions of other callbacks included.
+
+        Args:
+            callbacks: The callback list.
+            since: The lengths before that epoch ended: a log that an epoch lacks has its last value from another.
+        """
+        return {name: values[-1] for name, values in _history_of(callbacks).items() if len(values) > since.get(name, 0)}
 
     def _remembered(self, found: Mapping[str, Memory]) -> Iterator[tuple[Any, Memory]]:
         for key, member in self._members.items():
             if key in found and key not in self._fresh:
                 yield member, found[key]
+
+
+def _history_of(callbacks: Any) -> dict[str, list[Any]]:
+    history = next((c for c in callbacks.callbacks if isinstance(c, keras.callbacks.History)), None)
+    return getattr(history, "history", {})
 
 
 def _is_among(callback: Any, fresh: Sequence[Any]) -> bool:

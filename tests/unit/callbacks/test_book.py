@@ -204,10 +204,13 @@ def test_taking_again_holds_what_did_not_change_once():
 
 
 def test_last_history_logs_hold_what_callbacks_added():
-    """The recorded logs of an epoch are those that the History callback saw last."""
+    """The recorded logs of an epoch are those that the History callback saw last, and not older ones."""
     callbacks: Any = keras.callbacks.CallbackList([], add_history=True, model=small_model())
     book = CallbackMemory(callbacks.callbacks)
-    assert book.last_history_logs(callbacks) == {}
+    assert book.last_history_logs(callbacks, since={}) == {}
     callbacks.on_train_begin()
-    callbacks.on_epoch_end(0, {"loss": 1.0, "learning_rate": 0.5})
-    assert book.last_history_logs(callbacks) == {"loss": 1.0, "learning_rate": 0.5}
+    callbacks.on_epoch_end(0, {"loss": 1.0, "learning_rate": 0.5, "val_loss": 2.0})
+    first = book.history_lengths(callbacks)
+    assert book.last_history_logs(callbacks, since={}) == {"loss": 1.0, "learning_rate": 0.5, "val_loss": 2.0}
+    callbacks.on_epoch_end(1, {"loss": 1.0, "learning_rate": 0.5})
+    assert book.last_history_logs(callbacks, since=first) == {"loss": 1.0, "learning_rate": 0.5}
