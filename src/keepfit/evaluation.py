@@ -19,7 +19,7 @@ from keepfit.pace import Pace
 def metrics_aside(engine: Engine) -> Iterator[None]:
     """Put the metrics back as they were, whatever happens inside."""
     metrics = engine.variables.metrics
-    values = [held.value(variable) for variable in metrics]
+    values = held.values(metrics)
     try:
         yield
     finally:
