@@ -279,7 +279,7 @@ def _is_like_a_tensor(leaf: Any) -> bool:
     """Return whether PyTorch can use an array's memory; Keras's own way is slow, and copies all of it."""
     if not isinstance(leaf, np.ndarray) or leaf.dtype.char not in _SHARED or _device().type != "cpu":
         return False
-    return leaf.flags.writeable and leaf.flags.c_contiguous
+    return leaf.dtype.isnative and leaf.flags.writeable and leaf.flags.c_contiguous
 
 
 def _aligned(leaf: Any) -> Any:
