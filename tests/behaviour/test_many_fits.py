@@ -46,6 +46,7 @@ def by_memory(model: Any) -> None:
         by_assign(model)
 
 
+@pytest.mark.filterwarnings("ignore:The learning rate of fit . is zero throughout")
 @pytest.mark.parametrize("change", [by_set_weights, by_assign, by_slot, by_memory])
 def test_what_is_set_between_two_fits_is_what_the_next_one_begins_with(change: Callable[[Any], None]) -> None:
     """The fit is a new phase; one that fails leaves what was set, and one that trains begins with it."""
@@ -114,22 +115,36 @@ def test_what_a_callback_writes_is_seen(alone: bool, monkeypatch: pytest.MonkeyP
     assert (differing(state_bits(model), end) == []) is not alone
 
 
-@pytest.mark.filterwarnings("ignore:Fit 2 goes on under other conditions")
-def test_a_fit_that_fails_leaves_what_was_set_before_it() -> None:
-    """A step that raises changes nothing of what was set by hand since the last fit."""
-    model, x, y = make("plain_dense")
+class Failing(keras.layers.Layer):
+    """Fails in a step in which it meets a great number."""
+
+    def call(self, x: Any) -> Any:
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            with tf.control_dependencies([tf.debugging.assert_less(x, 100.0)]):
+                return tf.identity(x)
+        if BACKEND == "torch" and float(x.max()) > 100:
+            raise ValueError("a great number")
+        return x
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its steps do not fail within")
+@pytest.mark.filterwarnings("ignore:Fit 2 is a new phase")
+def test_a_step_that_fails_leaves_what_was_set_before_the_fit() -> None:
+    """What was known of the variables when the fit began is what they hold again, the metrics as they begin."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.Dense(1), Failing()])
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    _, x, y = make("plain_dense")
     with keepfit.Run(model) as run:
         run.fit(x, y, **GIVEN)
         by_set_weights(model)
         before = state_bits(model)
-        with (
-            pytest.warns(KeepfitWarning, match="set by hand"),
-            pytest.raises(Exception, match=r"(?s)."),
-        ):
-            run.fit(x[:, :3], y, **GIVEN)
-        names = [name for name in before if not name.startswith("metrics/")]
+        with pytest.raises(Exception, match=r"great number|assertion failed"):
+            run.fit(x * 1000, y, **GIVEN)
         after = state_bits(model)
-        assert differing({name: before[name] for name in names}, {name: after[name] for name in names}) == []
+    assert [name for name in differing(before, after) if not name.startswith("metrics/")] == []
 
 
 def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +181,7 @@ def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.Mon
     assert len(made) == first
 
 
+@pytest.mark.filterwarnings("ignore:The learning rate of fit . is zero throughout")
 def test_rates_between_fits_are_trained_with() -> None:
     """Fits with a rate of zero change no weight, and those between do."""
     model, x, y = make("plain_dense")
