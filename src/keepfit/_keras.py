@@ -253,10 +253,18 @@ def flat_logs(model: Any, logs: dict[str, Any]) -> Any:
     return model._flatten_metrics_in_order(logs)
 
 
-def finalize_weights(model: Any) -> None:
-    """Do what Keras does to weights at the end of ``fit``: EMA is written into them."""
-    if isinstance(model.optimizer, keras.optimizers.Optimizer):
-        model.optimizer.finalize_variable_values(model.trainable_weights)
+def finalize_weights(model: Any) -> bool:
+    """Do what Keras does to weights at the end of ``fit``: EMA is written into them.
+
+    Returns:
+        Whether that may have written anything.
+    """
+    optimizer = model.optimizer
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return False
+    optimizer.finalize_variable_values(model.trainable_weights)
+    own = type(optimizer).finalize_variable_values is keras.optimizers.Optimizer.finalize_variable_values
+    return bool(optimizer.use_ema) or not own
 
 
 def prepare_for_callbacks(model: Any) -> None:

@@ -47,7 +47,8 @@ def fill_history(callbacks: Any, recorder: Recorder, record: FitRecord) -> Any:
             history.history.setdefault(name, []).append(value)
         for name, stored in record.detail.get("array_logs", {}).get(str(epoch.epoch), {}).items():
             history.history.setdefault(name, []).append(array(stored))
-    callbacks.model.history = history
+    if callbacks.model.history is not history:
+        callbacks.model.history = history
     return history
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from keepfit import held
 from keepfit.feed import Cursor
 from keepfit.journal import FitRecord
 from keepfit.snapshot import VARIABLE_PREFIXES, Snapshot
@@ -63,17 +62,16 @@ def set_by_hand(variables: Variables, known: Mapping[str, Any]) -> dict[str, Any
         variables: The variables now.
         known: Name -> array that each held before.
     """
-    changed = {}
-    for name, variable in variables.items():
-        if name.startswith("metrics/") or name.rsplit("/", 1)[-1] in RATE_NAMES or _is_setting(name):
-            continue
-        value = held.value(variable)
-        before = known.get(name)
-        if before is None or value is before:
-            continue
-        if not _same_bits(value, before):
-            changed[name] = value
-    return changed
+    return {
+        name: value
+        for name, value in variables.values().items()
+        if value is not (before := known.get(name))
+        and before is not None
+        and not name.startswith("metrics/")
+        and name.rsplit("/", 1)[-1] not in RATE_NAMES
+        and not _is_setting(name)
+        and not _same_bits(value, before)
+    }
 
 
 def start_state(changed: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keepfit import _keras, held
+from keepfit import _keras
 from keepfit.callbacks import BatchHooks
 from keepfit.engine.base import Block, Engine
 from keepfit.feed import Cursor, Feed
@@ -18,13 +18,13 @@ from keepfit.pace import Pace
 @contextmanager
 def metrics_aside(engine: Engine) -> Iterator[None]:
     """Put the metrics back as they were, whatever happens inside."""
-    metrics = engine.variables.metrics
-    values = [held.value(variable) for variable in metrics]
+    metrics, known = engine.variables.metrics, engine.variables.known
+    values = known.values(metrics)
     try:
         yield
     finally:
         for variable, value in zip(metrics, values, strict=True):
-            held.set_value(variable, value)
+            known.set_value(variable, value)
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keepfit import nested
 from keepfit.data import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.engine.base import Block
 from keepfit.errors import warn
@@ -155,9 +156,11 @@ class Feed:
         if full == 0:
             rows = order[first:]
             return Block(count=1, samples=len(rows), arrays=source.arrays, rows=rows)
-        if self._block_steps is None:
-            self._block_steps = self._most_steps(source.take(order[:size]))
-        count = min(limit, full, self._block_steps)
+        count = min(limit, full)
+        if count > 1:
+            if self._block_steps is None:
+                self._block_steps = self._most_steps(source.take(order[:size]))
+            count = min(count, self._block_steps)
         return Block(count=count, samples=size, arrays=source.arrays, rows=order[first : first + count * size])
 
     def _pass_order(self, source: IndexedSource) -> NDArray[np.int64]:
@@ -183,9 +186,7 @@ class Feed:
 
 def batch_samples(batch: Any) -> int:
     """Return how many samples a batch has: the length of its first array."""
-    import keras
-
-    leaf = next(leaf for leaf in keras.tree.flatten(batch) if leaf is not None)
+    leaf = next(leaf for leaf in nested.flatten(batch) if leaf is not None)
     return int(leaf.shape[0])
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
-from keepfit import randomness
+from keepfit import nested, randomness
 from keepfit.audience import callback_list, fill_history, progress_of
 from keepfit.callbacks import (
     CallbackMemory,
@@ -88,7 +89,8 @@ class FitCall:
             return self._replay(decision)
         if decision.kind == "resume":
             return self._resume(decision)
-        return self._train_new(decision.number)
+        with self.variables.known.undisturbed() if self._is_alone() else nullcontext():
+            return self._train_new(decision.number)
 
     # What is asked
 
@@ -99,7 +101,7 @@ class FitCall:
             raise NotCompiled(
                 "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before fit()."
             )
-        given = keras.tree.flatten(request.callbacks) if request.callbacks else []
+        given = nested.flatten(request.callbacks) if request.callbacks else []
         self.callbacks, self._dropped = drop_backup_and_restore(given)
         x, y, weights = request.x, request.y, request.sample_weight
         validation = request.validation_data
@@ -140,6 +142,10 @@ class FitCall:
             self.run.list_anew()
         self.variables = self.run.engine.variables
         self._recipe = None
+
+    def _is_alone(self) -> bool:
+        """Return whether nobody else's code runs during the fit but the model's own: no callback, no generator."""
+        return not self.callbacks and self.validation_source is None and getattr(self.source, "resident", False)
 
     @property
     def recipe(self) -> Recipe:
@@ -255,7 +261,7 @@ class FitCall:
             first_step=place.position.step,
             first_samples=place.position.samples,
             started=time.time(),
-            learning_rate=current_rate(self.model),
+            learning_rate=current_rate(self.model, self.variables.known),
             detail={
                 "facts": facts,
                 "callbacks": keys,
@@ -354,7 +360,9 @@ class FitCall:
             run.say_once(text, text)
         if not resumed:
             self._say(epoch_numbers(self.request, record, self.callbacks), record, once="epoch numbers")
-        self.model.stop_training = bool(point.state.get("stop_training")) if resumed else False
+        stop = bool(point.state.get("stop_training")) if resumed else False
+        if getattr(self.model, "stop_training", None) is not stop:  # to set an attribute of a model takes a while
+            self.model.stop_training = stop
         progress = progress_of(self.request, record, steps=self.steps)
         loop = FitLoop(
             model=self.model,
@@ -397,7 +405,7 @@ class FitCall:
         place = self.place
         place.fits = loop.record.number
         place.open = None
-        place.ends = Ends(loop.record, result, resume, self.run.engine.variables.values())
+        place.ends = Ends(loop.record, result, resume, result.variables())
 
     def _note_open(self, loop: FitLoop) -> None:
         recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self.recipe

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from keepfit import _keras, held, randomness
 from keepfit.callbacks import (
@@ -147,7 +148,7 @@ class FitLoop:
         # The state to go back to where an interruption falls between two states that are whole.
         self._safe: Snapshot | None = None
         self._begun = done.begun or done.epochs > 0
-        own = [c for c in callbacks.callbacks if not isinstance(c, keras.callbacks.History)]
+        own = [c for c in callbacks.callbacks if type(c) is not keras.callbacks.History]
         self._watched = bool(own) or validation is not None
         self._latest: Outcome | None = None
         self._said_nonfinite = False
@@ -367,7 +368,7 @@ class FitLoop:
                 epoch=self.position.epoch - 1,
                 label=label,
                 logs=recorded,
-                learning_rate=current_rate(self.model),
+                learning_rate=current_rate(self.model, self.engine.variables.known),
                 steps=self.done.steps,
                 step=self.position.step,
                 samples=self.position.samples,
@@ -394,8 +395,8 @@ class FitLoop:
         resume = self._safe = self.snapshot()
         reached = 0 < self.done.epochs == self.record.epochs_planned
         swapping = finalize_averages(self.callbacks.callbacks, params=self.callbacks.params, whole=reached)
-        if self.record.epochs_planned > 0:
-            _keras.finalize_weights(self.model)
+        if self.record.epochs_planned > 0 and _keras.finalize_weights(self.model):
+            self.engine.variables.known.forget()
         averaged = self._weights()
         self.callbacks.on_train_end(self.last_logs)
         unchanged = all(now is before for now, before in zip(self._weights(), averaged, strict=True))
@@ -433,7 +434,8 @@ class FitLoop:
 
     def _weights(self) -> list[Any]:
         """Return the arrays that the model's variables hold."""
-        return [held.value(v) for v in (*self.engine.variables.trainable, *self.engine.variables.non_trainable)]
+        found = self.engine.variables
+        return found.known.values([*found.trainable, *found.non_trainable])
 
     def _keys_of(self, callbacks: Iterable[Any]) -> list[str]:
         """Return the keys of callbacks of the fit."""
@@ -457,6 +459,7 @@ class FitLoop:
     def _keep_interrupted(self, reason: str) -> None:
         """Keep the last finished step, whatever went wrong; never hide what did."""
         self.progress.abort()
+        self.engine.variables.known.forget()
         message = f"Fit {self.record.number} was {reason}, {self._place()}."
         self.recorder.event(
             "interrupted", message, fit=self.record.number, epoch=self.position.epoch, step=self.position.step
@@ -503,12 +506,19 @@ class FitLoop:
         return f"in fit {self.record.number}, epoch {epoch}, step {self.done.steps}"
 
 
-def current_rate(model: Any) -> float | None:
-    """Return the rate an optimizer would use now, None where it has none of its own."""
+def current_rate(model: Any, known: held.Known | None = None) -> float | None:
+    """Return the rate an optimizer would use now, None where it has none of its own.
+
+    Args:
+        model: The model.
+        known: What its variables are known to hold.
+    """
     rate = getattr(model.optimizer, "learning_rate", None)
     if rate is None:
         return None
     try:
+        if known is not None and isinstance(rate, keras.Variable):
+            return float(np.asarray(known.value(rate)))
         return float(rate)
     except (TypeError, ValueError):
         return None

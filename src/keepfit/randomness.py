@@ -35,8 +35,8 @@ def take(*, untouched: bool = False) -> State:
     """
     state: State = {"python": _take_python(), "numpy": _take_numpy(), "keras": _take_keras()}
     # Whether a library is imported yet is chance under another backend: what nobody has touched is no state.
-    if _imported("tensorflow") is not None and any(_take_tensorflow().values()):
-        state["tensorflow"] = _take_tensorflow()
+    if _imported("tensorflow") is not None and any((found := _take_tensorflow()).values()):
+        state["tensorflow"] = found
     if (torch := _imported("torch")) is not None and (untouched or not _is_untouched(torch)):
         state["torch"] = _take_torch(torch)
     return state

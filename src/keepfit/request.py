@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keepfit import nested
 from keepfit.errors import InvalidArgument, warn
 from keepfit.journal import FitRecord
 from keepfit.phases import check_rate
@@ -65,7 +66,7 @@ class FitRequest:
             raise _invalid("validation_split", "a fraction in [0, 1)", self.validation_split)
         if self.x is None:
             raise _invalid("x", "training data", None)
-        for member in keras.tree.flatten(self.callbacks) if self.callbacks else ():
+        for member in nested.flatten(self.callbacks) if self.callbacks else ():
             if not _is_callback(member):
                 raise _invalid("callbacks", "objects with the hooks of keras.callbacks.Callback", member)
         if isinstance(self.fresh, str) or not isinstance(self.fresh, Sequence) or not all(map(_may_begin, self.fresh)):

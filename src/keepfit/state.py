@@ -33,6 +33,7 @@ class Variables:
         others: Variables of further optimizers reachable from the model, and those that layers hold without Keras
             counting them, such as the states of a stateful recurrent layer.
         names: Structural name of each, in the order of the lists above.
+        known: What they hold, where that is known without a look.
     """
 
     trainable: list[Variable]
@@ -41,6 +42,7 @@ class Variables:
     metrics: list[Variable]
     others: list[Variable]
     names: list[str] = field(repr=False)
+    known: held.Known = field(default_factory=held.Known, repr=False, compare=False)
 
     def all(self) -> list[Variable]:
         """Return every variable, in the order of `names`."""
@@ -52,7 +54,7 @@ class Variables:
 
     def values(self) -> dict[str, Any]:
         """Return name -> the array the variable holds now; see `keepfit.held`."""
-        return {name: held.value(variable) for name, variable in self.items()}
+        return dict(zip(self.names, self.known.values(self.all()), strict=True))
 
     def signature(self) -> dict[str, list[Any]]:
         """Return name -> shape and dtype of the model's own variables: what makes two models alike."""
@@ -81,6 +83,7 @@ class Variables:
                 missing.append(name)
             else:
                 held.assign(variable, value)
+        self.known.forget()
         return missing
 
 

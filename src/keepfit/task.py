@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
-from keepfit import _keras
+from keepfit import _keras, nested
 from keepfit.data import describe_difference, fingerprint
 from keepfit.ends import Ends, set_by_hand, start_state
 from keepfit.phases import multipliers
@@ -46,7 +44,7 @@ def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: En
         strict["rate_multipliers"] = by_layer
     warned = code_identities(
         model,
-        callbacks=keras.tree.flatten(request.callbacks) if request.callbacks else (),
+        callbacks=nested.flatten(request.callbacks) if request.callbacks else (),
         loss=compiled["loss"],
         metrics=[compiled["metrics"], compiled["weighted_metrics"]],
         optimizer=model.optimizer,

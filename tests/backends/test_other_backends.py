@@ -22,6 +22,7 @@ SUITES = {
         "behaviour/test_rewriters.py",
         "behaviour/test_data_position.py",
         "behaviour/test_evaluations.py",
+        "behaviour/test_many_fits.py",
     ),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keepfit import nested
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import Column, DenseColumn, Rows, column
 from keepfit.data.order import batch_order, epoch_order
@@ -37,13 +38,13 @@ class ArraySource(IndexedSource):
         self._columns = columns
         self._seed = seed
         self._shuffle = shuffle
-        leaves: list[Column] = [leaf for leaf in keras.tree.flatten(columns) if leaf is not None]
+        leaves: list[Column] = [leaf for leaf in nested.flatten(columns) if leaf is not None]
         self.num_samples = leaves[0].shape[0]
         self.batch_size = batch_size
         self.num_batches = -(-self.num_samples // batch_size)
         self.size_bytes = sum(leaf.size_bytes for leaf in leaves)
         if all(isinstance(leaf, DenseColumn) for leaf in leaves):
-            self.arrays = keras.tree.map_structure(lambda leaf: leaf.array, columns, none_is_leaf=False)
+            self.arrays = nested.map_structure(lambda leaf: leaf.array, columns, none_is_leaf=False)
             self.resident = True
 
     @classmethod
@@ -107,12 +108,12 @@ class ArraySource(IndexedSource):
         return np.arange(self.num_samples, dtype=np.int64)
 
     def _take(self, rows: Rows) -> Any:
-        return keras.tree.map_structure(lambda leaf: leaf.take(rows), self._columns, none_is_leaf=False)
+        return nested.map_structure(lambda leaf: leaf.take(rows), self._columns, none_is_leaf=False)
 
 
 def _columns(name: str, structure: Any, mapped_bytes: int) -> Any:
     names = iter(leaf_name for leaf_name, _ in named_leaves(**{name: structure}))
-    return keras.tree.map_structure(
+    return nested.map_structure(
         lambda leaf: column(leaf, name=next(names), mapped_bytes=mapped_bytes), structure, none_is_leaf=False
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keepfit import _keras
+from keepfit import _keras, nested
 from keepfit.data.columns import check_dtype
 from keepfit.errors import InvalidArgument, InvalidData
 
@@ -21,7 +21,7 @@ def named_leaves(**structures: Any) -> list[tuple[str, Any]]:
     """Return ``(name, leaf)`` of every leaf that is not None, named like ``x``, ``x[0]`` or ``x['age']``."""
     leaves = []
     for name, structure in structures.items():
-        for path, leaf in keras.tree.flatten_with_path(structure):
+        for path, leaf in nested.flatten_with_path(structure):
             if leaf is not None:
                 leaves.append((name + "".join(f"[{key!r}]" for key in path), leaf))
     return leaves

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keepfit import _keras
 from keepfit.state import Variables
 
 
@@ -84,6 +85,7 @@ class Engine(ABC):
     model: Any
     variables: Variables
     unsettled: bool = False
+    _metrics_begin: tuple[Variables | None, list[Any]] = (None, [])
 
     @abstractmethod
     def build(self, batch: Any) -> Variables:
@@ -94,8 +96,18 @@ class Engine(ABC):
         """Return the variables of the built model as they are now."""
 
     def reset_metrics(self) -> None:
-        """Begin the metrics anew, as ``model.reset_metrics()`` does."""
+        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
+        found = self.variables
+        known, values = self._metrics_begin
+        if known is found and values:
+            for variable, value in zip(found.metrics, values, strict=True):
+                found.known.set_value(variable, value)
+            return
         self.model.reset_metrics()
+        found.known.forget()
+        if _keras.has_stock_metrics(self.model):
+            # A training step does not overwrite metrics in place, so that the values stay what they are.
+            self._metrics_begin = (found, found.known.values(found.metrics))
 
     @abstractmethod
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:

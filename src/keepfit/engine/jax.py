@@ -96,18 +96,6 @@ class JaxEngine(Engine):
             self._made = {index: array for index, array in self._made.items() if index in live}
         return self.variables
 
-    def reset_metrics(self) -> None:
-        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the arrays of last time."""
-        values = self._programs.get(("reset", self._key))
-        if values is not None:
-            for variable, array in zip(self.variables.metrics, values, strict=True):
-                _keras.set_value(variable, array)
-            return
-        self.model.reset_metrics()
-        if _keras.has_stock_metrics(self.model):
-            # A training step does not overwrite metrics in place, so these arrays stay what they are.
-            self._programs[("reset", self._key)] = [_keras.value(v) for v in self.variables.metrics]
-
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many; a pure function of the program and the device."""
         self._kind, reason = self._choose(batch, plan, verb)

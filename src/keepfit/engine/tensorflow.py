@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keepfit import _keras, held, randomness
+from keepfit import _keras, nested, randomness
 from keepfit.engine import graph
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.host import host_number, stacked_rows
@@ -104,17 +104,6 @@ class TensorFlowEngine(Engine):
         self._forget_writers()
         return self.variables
 
-    def reset_metrics(self) -> None:
-        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
-        values = self._programs.get("reset")
-        if values is not None:
-            for variable, value in zip(self.variables.metrics, values, strict=True):
-                held.write(variable, value)
-            return
-        self.model.reset_metrics()
-        if _keras.has_stock_metrics(self.model):
-            self._programs["reset"] = [held.read(variable) for variable in self.variables.metrics]
-
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many."""
         del verb
@@ -126,7 +115,13 @@ class TensorFlowEngine(Engine):
         """Return what a traced training step draws from or writes to that no checkpoint can hold."""
         if self._kind == "eager":
             return []
-        step = self._step("train", Spec(keras.tree.map_structure(_tensor_or_none, batch)))
+        spec = Spec(nested.map_structure(_typed, batch))
+        key = ("inexact", spec)
+        if key not in self._programs:
+            self._programs[key] = self._inexact(self._step("train", spec))
+        return list(self._programs[key])
+
+    def _inexact(self, step: _Step) -> list[str]:
         found = []
         if drawn := graph.hidden_generators(step.operations):
             found.append(
@@ -168,10 +163,11 @@ class TensorFlowEngine(Engine):
 
     def predict(self, block: Block) -> list[Any]:
         """Return the outputs for every batch."""
+        self.variables.known.forget()
         outputs = []
         for batch in self._batches(block):
             result = self.model.predict_step(batch) if self.model.run_eagerly else self._called("predict", batch)
-            outputs.append(keras.tree.map_structure(host_output, result))
+            outputs.append(nested.map_structure(host_output, result))
         return outputs
 
     def joined(self, outputs: list[Any]) -> Any:
@@ -206,11 +202,12 @@ class TensorFlowEngine(Engine):
                 self._programs.clear()
 
     def _run(self, name: str, block: Block) -> Outcome:
+        self.variables.known.forget()
         if not self._heeds_writer:
             self._heed_writer()
         if self._kind == "fused":
             data = self._stack(block)
-            logs, bad = self._loop(name, data)(*leaves_of(data), np.int32(block.count))
+            logs, bad = self._loop(name, data)(*leaves_of(data), _count(block.count))
             return TensorFlowOutcome(logs, bad, block.count)
         logs, finite = {}, []
         for batch in self._batches(block):
@@ -236,7 +233,7 @@ class TensorFlowEngine(Engine):
         """Return a program whose number of steps is an argument, so that cutting training changes no bit."""
         key = ("loop", name, Spec(data))
         if key not in self._programs:
-            one = Spec(keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[0], data))
+            one = Spec(nested.map_structure(lambda leaf: None if leaf is None else leaf[0], data))
             self._programs[key] = _loop_of(self._step(name, one), Spec(data), compiled=self.model.jit_compile)
         return self._programs[key]  # type: ignore[no-any-return]
 
@@ -255,12 +252,12 @@ class TensorFlowEngine(Engine):
                     "Call fit again: the run goes on from its last checkpoint."
                 ) from error
             return
-        values = [(variable, held.read(variable)) for variable in self.variables.all()]
+        known = self.variables.known
+        before = known.tensors(self.variables.all())
         try:
             yield
         except BaseException:
-            for variable, value in values:
-                held.write(variable, value)
+            known.put_back(before)
             self.unsettled = False
             raise
 
@@ -273,12 +270,12 @@ class TensorFlowEngine(Engine):
     def _batches(self, block: Block) -> Iterator[Any]:
         if block.arrays is None:
             for batch in block.batches:
-                yield keras.tree.map_structure(own_tensor, batch)
+                yield nested.map_structure(own_tensor, batch)
             return
         assert block.rows is not None
         stack = self._gathered(block, capacity=block.count)
         for index in range(block.count):
-            yield keras.tree.map_structure(lambda leaf: None if leaf is None else tensor(leaf[index]), stack)  # noqa: B023
+            yield nested.map_structure(lambda leaf: None if leaf is None else tensor(leaf[index]), stack)  # noqa: B023
 
     def _stack(self, block: Block) -> Any:
         """Return a block's data with axes (step, sample, …), the step axis as long in every block of one kind."""
@@ -288,22 +285,22 @@ class TensorFlowEngine(Engine):
             )
         size, rows = block.samples, block.rows
         assert rows is not None
-        batch_bytes = bytes_of(keras.tree.map_structure(_row_of, block.arrays)) * size
+        batch_bytes = bytes_of(nested.map_structure(_row_of, block.arrays)) * size
         capacity = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(batch_bytes, 1)))
         if self._resident:
             padded = np.zeros(capacity * size, np.int64)
             padded[: block.count * size] = rows
             at = tf.constant(padded.reshape(capacity, size))
-            return keras.tree.map_structure(
+            return nested.map_structure(
                 lambda leaf: None if leaf is None else tf.gather(leaf, at), self._device_arrays(block.arrays)
             )
-        return keras.tree.map_structure(_tensor_or_none, self._gathered(block, capacity=capacity))
+        return nested.map_structure(_tensor_or_none, self._gathered(block, capacity=capacity))
 
     def _gathered(self, block: Block, *, capacity: int) -> Any:
         """Return a block's rows as batches on the host, the step axis of length ``capacity``."""
         rows, size = block.rows, block.samples
         assert rows is not None
-        return keras.tree.map_structure(
+        return nested.map_structure(
             lambda leaf: None if leaf is None else stacked_rows(leaf, rows, size=size, capacity=capacity), block.arrays
         )
 
@@ -312,7 +309,7 @@ class TensorFlowEngine(Engine):
         for host, device in self._on_device:
             if host is arrays:
                 return device
-        device = keras.tree.map_structure(
+        device = nested.map_structure(
             lambda leaf: None if leaf is None else tf.convert_to_tensor(np.asarray(leaf)), arrays
         )
         self._on_device = [*self._on_device[-1:], (arrays, device)]
@@ -369,6 +366,11 @@ def _loop_of(step: _Step, spec: Spec, *, compiled: bool) -> Callable[..., Any]:
     return traced.get_concrete_function(*spec.types, tf.TensorSpec([], tf.int32))  # type: ignore[no-any-return]
 
 
+@functools.cache
+def _count(number: int) -> Any:
+    return tf.constant(number, tf.int32)
+
+
 def _loss(logs: Any) -> Any:
     if isinstance(logs, dict):
         return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
@@ -382,6 +384,11 @@ def _is_finite(loss: Any) -> Any:
 
 def _tensor_or_none(leaf: Any) -> Any:
     return None if leaf is None else tensor(leaf)
+
+
+def _typed(leaf: Any) -> Any:
+    """Return something of the shape and dtype that the leaf has as a tensor."""
+    return leaf if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub" else _tensor_or_none(leaf)
 
 
 def _row_of(leaf: Any) -> Any:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keepfit import nested
 from keepfit.engine.host import is_aligned, owned
 
 # Dtypes that both sides of DLPack know; the rest is copied.
@@ -81,9 +82,9 @@ class Spec:
     __slots__ = ("_key", "_places", "_structure", "types")
 
     def __init__(self, structure: Any) -> None:
-        leaves = keras.tree.flatten(structure)
+        leaves = nested.flatten(structure)
         self._places = [index for index, leaf in enumerate(leaves) if leaf is not None]
-        self._structure = keras.tree.map_structure(lambda _: None, structure)
+        self._structure = nested.map_structure(lambda _: None, structure)
         self.types = [_type_of(leaves[index]) for index in self._places]
         self._key = (repr(self._structure), tuple(self._places), tuple(self.types))
 
@@ -95,15 +96,15 @@ class Spec:
 
     def pack(self, tensors: Sequence[Any]) -> Any:
         """Return tensors in the structure."""
-        leaves: list[Any] = [None] * len(keras.tree.flatten(self._structure))
+        leaves: list[Any] = [None] * len(nested.flatten(self._structure))
         for index, leaf in zip(self._places, tensors, strict=True):
             leaves[index] = leaf
-        return keras.tree.pack_sequence_as(self._structure, leaves)
+        return nested.pack_sequence_as(self._structure, leaves)
 
 
 def leaves_of(structure: Any) -> list[Any]:
     """Return the leaves of a structure in the order of a `Spec`'s types."""
-    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    return [leaf for leaf in nested.flatten(structure) if leaf is not None]
 
 
 def bytes_of(structure: Any) -> int:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import torch
 
-from keepfit import _keras
+from keepfit import _keras, nested
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.engine.torch_library import Library, loss_of
@@ -26,6 +26,8 @@ _BLOCK_BYTES = 4 << 20
 _BLOCK_STEPS = 128
 # A larger state is not copied before each dispatch: where one fails, the run goes back to its last checkpoint.
 _KEPT_BYTES = 1 << 30
+# Dtypes whose arrays are tensors as they are.
+_SHARED = frozenset("?bhilqBefd")
 # Kernels choose their path, and with it the last bit, by where memory begins; PyTorch's own begins on such a border.
 _ALIGNMENT = 64
 
@@ -70,8 +72,8 @@ class TorchEngine(Engine):
         self._captures = True
         self._library = Library(model)
         self._on_device: tuple[Any, Any] = (None, None)
-        self._metrics_begin: tuple[ProgramKey | None, list[Any]] = (None, [])
         self._modules: tuple[ProgramKey | None, list[Any]] = (None, [])
+        self._foreign: tuple[ProgramKey | None, list[str]] = (None, [])
         self._bytes = 0
         self._lost = False
 
@@ -89,18 +91,6 @@ class TorchEngine(Engine):
             self._bytes = sum(_keras.value(v).nbytes for v in self.variables.all())
         return self.variables
 
-    def reset_metrics(self) -> None:
-        """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
-        metrics = [_keras.value(v) for v in self.variables.metrics]
-        key, values = self._metrics_begin
-        if key is self._key and values:
-            with torch.no_grad():
-                torch._foreach_copy_(metrics, values)
-            return
-        self.model.reset_metrics()
-        if _keras.has_stock_metrics(self.model):
-            self._metrics_begin = (self._key, _clones(metrics))
-
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose how steps run; a pure function of the program and the device."""
         self._lost = False
@@ -110,6 +100,13 @@ class TorchEngine(Engine):
     def inexact(self, batch: Any) -> list[str]:
         """Return which tensors of the model no checkpoint holds: buffers of modules that are not Keras's."""
         del batch
+        key, found = self._foreign
+        if key is not self._key or key is None:
+            found = self._foreign_tensors()
+            self._foreign = (self._key, found)
+        return list(found)
+
+    def _foreign_tensors(self) -> list[str]:
         known = {id(_keras.value(v)) for v in self.variables.all()}
         held = {
             id(tensor): f"{layer.name}.{name}"
@@ -128,7 +125,7 @@ class TorchEngine(Engine):
         """Return the number of batches in a full block; eager code may fail in any step, and each is counted."""
         if self._kind == "eager":
             return 1
-        leaves = [leaf for leaf in keras.tree.flatten(batch) if hasattr(leaf, "dtype")]
+        leaves = [leaf for leaf in nested.flatten(batch) if hasattr(leaf, "dtype")]
         size = sum(int(leaf.nbytes) for leaf in leaves)
         return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(size, 1)))
 
@@ -152,7 +149,7 @@ class TorchEngine(Engine):
         """Return the outputs for every batch."""
         with self._mode(training=False):
             outputs = list(self._outputs("predict", block))
-        return [keras.tree.map_structure(keras.ops.convert_to_numpy, result) for result in outputs]
+        return [nested.map_structure(keras.ops.convert_to_numpy, result) for result in outputs]
 
     # Which plan
 
@@ -162,7 +159,7 @@ class TorchEngine(Engine):
             return "eager", "the model was compiled with run_eagerly=True"
         if plan == "stepwise":
             return plan, "pinned with plan="
-        batch = keras.tree.map_structure(_tensor, batch)
+        batch = nested.map_structure(_tensor, batch)
         with self._mode(training=verb == "train"):
             program = self._library.program(verb, self._step(verb), batch, self.variables, self._key)
         if program is None:
@@ -182,17 +179,18 @@ class TorchEngine(Engine):
 
     def _outputs(self, name: str, block: Block, losses: list[Any] | None = None) -> Iterator[Any]:
         """Yield what each step returns; with ``losses`` only that of the last one, and all losses there."""
+        self.variables.known.forget()
         step = self._step(name)
         structure, batches = self._batches(block)
         program = None
         for number, leaves in enumerate(batches):
             if number == 0 and self._captures:
-                batch = keras.tree.pack_sequence_as(structure, leaves)
+                batch = nested.pack_sequence_as(structure, leaves)
                 program = self._library.program(name, step, batch, self.variables, self._key, steps=block.count)
             wanted = losses is None or number == block.count - 1
             if program is None:
-                result = step(keras.tree.pack_sequence_as(structure, leaves))
-                result = keras.tree.map_structure(_kept, result if wanted else loss_of(result))
+                result = step(nested.pack_sequence_as(structure, leaves))
+                result = nested.map_structure(_kept, result if wanted else loss_of(result))
             else:
                 run = program if wanted else program.loss
                 result = run([leaf for leaf in leaves if leaf is not None])
@@ -229,15 +227,13 @@ class TorchEngine(Engine):
     def _whole_or_not_at_all(self, variables: list[Any]) -> Iterator[None]:
         """Put variables and PyTorch's generator back as they were where a step raises."""
         kept = self._bytes <= _KEPT_BYTES
-        tensors = [_keras.value(v) for v in variables]
-        values, generator = (_clones(tensors), torch.get_rng_state()) if kept else ([], None)
+        known = self.variables.known
+        before, generator = (known.tensors(variables), torch.get_rng_state()) if kept else ([], None)
         try:
             yield
         except BaseException:
             self._lost = not kept
-            with torch.no_grad():
-                for tensor, value in zip(tensors, values, strict=False):
-                    tensor.copy_(value)
+            known.put_back(before)
             if generator is not None:
                 torch.set_rng_state(generator)
             self.unsettled = False
@@ -248,11 +244,11 @@ class TorchEngine(Engine):
     def _batches(self, block: Block) -> tuple[Any, Iterator[list[Any]]]:
         """Return the form of a batch, and the leaves of every batch."""
         if block.arrays is None:
-            given = (keras.tree.flatten(batch) for batch in block.batches)
+            given = (nested.flatten(batch) for batch in block.batches)
             return block.batches[0], ([_aligned(_tensor(leaf)) for leaf in leaves] for leaves in given)
         host, tensors = self._on_device
         if host is not block.arrays:
-            tensors = [_tensor(leaf) for leaf in keras.tree.flatten(block.arrays)]
+            tensors = [_tensor(leaf, shared=True) for leaf in nested.flatten(block.arrays)]
             self._on_device = (block.arrays, tensors)
         assert block.rows is not None
         rows = torch.as_tensor(block.rows).to(_device())
@@ -260,16 +256,30 @@ class TorchEngine(Engine):
         return block.arrays, ([_rows(leaf, index) for leaf in tensors] for index in rows.split(block.samples))
 
 
-def _tensor(leaf: Any) -> Any:
-    """Return a numeric array as a tensor on the device, where it can without a copy; anything else as it is."""
+def _tensor(leaf: Any, *, shared: bool = False) -> Any:
+    """Return a numeric array as a tensor on the device; anything else as it is.
+
+    Args:
+        leaf: A leaf of a batch, or of all data.
+        shared: Whether the tensor may be the array's own memory, since nobody writes into either.
+    """
     if leaf is None or not hasattr(leaf, "dtype") or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"):
         return leaf
+    if _is_like_a_tensor(leaf):
+        return torch.from_numpy(leaf) if shared else torch.from_numpy(leaf).clone()
     if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
         with warnings.catch_warnings():
             # PyTorch warns of an array that must not be written: nobody does.
             warnings.simplefilter("ignore", UserWarning)
             return keras.ops.convert_to_tensor(leaf)
     return keras.ops.convert_to_tensor(leaf)
+
+
+def _is_like_a_tensor(leaf: Any) -> bool:
+    """Return whether PyTorch can use an array's memory; Keras's own way is slow, and copies all of it."""
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.char not in _SHARED or _device().type != "cpu":
+        return False
+    return leaf.dtype.isnative and leaf.flags.writeable and leaf.flags.c_contiguous
 
 
 def _aligned(leaf: Any) -> Any:
@@ -282,10 +292,6 @@ def _rows(leaf: Any, index: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return torch.index_select(leaf, 0, index)
     return None if leaf is None else np.take(leaf, index.numpy(), axis=0)
-
-
-def _clones(tensors: list[Any]) -> list[Any]:
-    return [tensor.detach().clone() for tensor in tensors]
 
 
 def _kept(value: Any) -> Any:

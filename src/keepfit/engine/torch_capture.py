@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
-from keepfit import _keras
+from keepfit import _keras, nested
 from keepfit.engine.torch_recording import (
     Branch,
     NotCapturedError,
@@ -55,7 +55,7 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
     Raises:
         NotCapturedError: Says what in the step stands against it.
     """
-    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+    leaves = [leaf for leaf in nested.flatten(batch) if leaf is not None]
     if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
         raise NotCapturedError("the batches are not dense arrays")
     recorder = _Recorder(leaves, variables)
@@ -63,7 +63,7 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
     try:
         with _keras.drawing_from(recorder.generator, recorder.branch), recorder, _Readings(recorder):
             result = step(batch)
-        structure = keras.tree.map_structure(recorder.result, result)
+        structure = nested.map_structure(recorder.result, result)
     except Exception as error:
         # Keras wraps what is raised in a layer.
         raise NotCapturedError(recorder.refusal or f"it raised {type(error).__name__}: {error}") from error
@@ -167,7 +167,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few anno
         return self._one_of(slot, cases, holds)
 
     def _one_of(self, slot: Slot, cases: dict[bool, tuple[list[Operation], Any]], holds: bool) -> Any:
-        leaves = {case: keras.tree.flatten(found) for case, (_, found) in cases.items()}
+        leaves = {case: nested.flatten(found) for case, (_, found) in cases.items()}
         slots: dict[bool, list[int]] = {True: [], False: []}
         outs: list[int | None] = []
         given = []
@@ -188,7 +188,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few anno
             given.append(now)
         branches = tuple(Branch(cases[case][0], slots[case]) for case in (True, False))
         self._operations.append(Operation(None, (slot,), {}, outs=outs, single=False, branches=branches))
-        return keras.tree.pack_sequence_as(cases[holds][1], given)
+        return nested.pack_sequence_as(cases[holds][1], given)
 
     def result(self, value: Any) -> Any:
         """Return what stands for a part of the step's result."""

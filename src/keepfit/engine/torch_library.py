@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import torch
 
-from keepfit import _keras, randomness
+from keepfit import _keras, nested, randomness
 from keepfit.engine.program import ProgramKey
 from keepfit.engine.torch_capture import record
 from keepfit.engine.torch_program import Program
@@ -126,11 +126,11 @@ class Library:
 
     def _check(self, program: Program, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> None:
         """Check that program and step agree in every bit, on another batch and state than the captured ones."""
-        other = keras.tree.map_structure(lambda leaf: None if leaf is None else torch.flip(leaf, (0,)), batch)
-        leaves = [leaf for leaf in keras.tree.flatten(other) if leaf is not None]
+        other = nested.map_structure(lambda leaf: None if leaf is None else torch.flip(leaf, (0,)), batch)
+        leaves = [leaf for leaf in nested.flatten(other) if leaf is not None]
         before = _State(tensors)
         try:
-            expected = keras.tree.map_structure(_copy, step(other))
+            expected = nested.map_structure(_copy, step(other))
         except Exception as error:
             raise NotCapturedError(f"it raised {type(error).__name__}: {error}") from error
         after = _State(tensors)
@@ -194,7 +194,7 @@ def _copy(value: Any) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    pairs = zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True)
+    pairs = zip(nested.flatten(one), nested.flatten(other), strict=True)
     return all(_same(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
