@@ -23,7 +23,9 @@ SUITES = {
         "behaviour/test_data_position.py",
         "behaviour/test_evaluations.py",
         "behaviour/test_many_fits.py",
+        "behaviour/test_loaders.py",
     ),
+    "phases": ("behaviour/test_phases.py",),
 }
 
 
