@@ -26,6 +26,7 @@ from keepfit.errors import NotCompiled
 from keepfit.feed import Feed
 from keepfit.first_look import explained, look
 from keepfit.journal import FitRecord
+from keepfit.left import left_by
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
 from keepfit.phases import Asked, is_zero_throughout
 from keepfit.place import Decision, OpenFit, decide
@@ -141,6 +142,7 @@ class FitCall:
             self._asked.rate(request.learning_rate)
             self.run.list_anew()
         self.variables = self.run.engine.variables
+        self.began = self.randomness or (randomness.take() if self.recorder.durable else None)
         self._recipe = None
 
     def _is_alone(self) -> bool:
@@ -225,9 +227,12 @@ class FitCall:
         restored = None if looked_up else stand_at(self.run, record.number)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         if restored is not None:
-            memory = CallbackMemory(callbacks.callbacks)
             saved = SavedMemories.from_state(restored.state.get("callbacks", []), restored.tensors)
-            memory.put_back(saved)
+            CallbackMemory(callbacks.callbacks).put_back(saved)
+        elif not looked_up:
+            entries, generators = left_by(record.detail)
+            CallbackMemory(callbacks.callbacks).put_back(SavedMemories.from_state(entries, {}))
+            randomness.restore(dict(generators))
         self.run.owe(self.request.x, restored, record)
         self.model.stop_training = record.stop_training
         history = fill_history(callbacks, self.recorder, record)
@@ -389,6 +394,7 @@ class FitCall:
         point.release_variables()
         place.ends.release()
         loop.start = point if resumed else None
+        loop.began = None if resumed else self.began
         try:
             result, resume = loop.run(begin)
         except BaseException:

@@ -28,6 +28,7 @@ from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
+from keepfit.left import small_things
 from keepfit.logs import array, arrays, numbers
 from keepfit.pace import Pace
 from keepfit.recorder import Recorder
@@ -158,6 +159,8 @@ class FitLoop:
         self.is_lost = False
         # Where a resumed fit goes back to if a callback fails before its memory was given back.
         self.start: Snapshot | None = None
+        # The global generators before the fit, where they are known.
+        self.began: Any = None
 
     def run(self, begin: Callable[[], None]) -> tuple[Snapshot, Snapshot]:
         """Train what is left of the fit.
@@ -417,7 +420,11 @@ class FitLoop:
             status="stopped" if stopped else "finished",
             stop_training=stopped,
             ended=time.time(),
-            detail={**self.record.detail, "rewriters": [*self.record.detail["facts"]["rewriters"], *rewriters]},
+            detail={
+                **self.record.detail,
+                "rewriters": [*self.record.detail["facts"]["rewriters"], *rewriters],
+                **(small_things(result, began=self.began) if self.recorder.durable else {}),
+            },
         )
         self.recorder.put_fit(self.record)
         whole = joined(result, resume)

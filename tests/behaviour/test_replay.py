@@ -436,3 +436,30 @@ def test_run_without_a_folder_keeps_places_in_memory() -> None:
         run.fit(x, y, **SHORT)
         assert (len(run.history), run.position.fit, run.load(fit=1)) == (2, 2, 1)
         assert differing(after, state_bits(model)) == []
+
+
+@pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
+def test_thinned_fits_leave_what_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where states were thinned out, a replay still gives callbacks' best values, and numbers as they were drawn."""
+
+    class Draws(keras.callbacks.Callback):
+        """Draw from NumPy's global generator in every epoch."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            np.random.rand(3)
+
+    def script() -> list[Any]:
+        model, x, y = attached(tmp_path / "run", keep=2, checkpoint_share="each")
+        np.random.seed(7)
+        seen: list[Any] = []
+        for _ in range(6):
+            stopping = keras.callbacks.EarlyStopping("loss", patience=3)
+            model.fit(x, y, callbacks=[stopping, Draws()], **SHORT)
+            seen += [stopping.best, stopping.wait, float(np.random.rand())]
+        model.run.close()
+        return seen
+
+    first = script()
+    assert script() == first
+    monkeypatch.setattr("keepfit.fitting.left_by", lambda _detail: ([], {}))
+    assert script() != first
