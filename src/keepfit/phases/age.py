@@ -83,8 +83,8 @@ class Groups:
             self._slots[index][PRODUCT].assign(first[PRODUCT])
 
 
-class GroupedUpdate:
-    """Stands before an optimizer's own collective update step.
+class _Grouped:
+    """Stands before a method of an optimizer.
 
     Args:
         optimizer: It.
@@ -96,6 +96,10 @@ class GroupedUpdate:
         self._groups = groups
         self.groups = groups.members
 
+
+class GroupedUpdate(_Grouped):
+    """Stands before an optimizer's own collective update step."""
+
     def __call__(self, grads: list[Any], variables: list[Any], learning_rate: Any) -> None:
         """Update each group apart."""
         step = type(self._optimizer)._backend_update_step
@@ -104,17 +108,8 @@ class GroupedUpdate:
                 step(self._optimizer, gradients, members, self._groups.rate(indices, learning_rate))
 
 
-class GroupedDecay:
-    """Stands before an optimizer's own weight decay, which goes with the rate.
-
-    Args:
-        optimizer: It.
-        groups: Of its variables.
-    """
-
-    def __init__(self, optimizer: Any, groups: Groups) -> None:
-        self._optimizer = optimizer
-        self._groups = groups
+class GroupedDecay(_Grouped):
+    """Stands before an optimizer's own weight decay, which goes with the rate."""
 
     def __call__(self, variables: list[Any]) -> None:
         """Let each group decay at its own rate."""
