@@ -193,13 +193,14 @@ def test_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(missing: b
     with process(directory, checkpoint_share="each") as (model, x, y):
         for _ in range(3):
             model.fit(x, y, **SHORT)
-    (newest,) = set(objects_of(directory)) - known
-    if missing:
-        newest.unlink()
-    else:
-        data = bytearray(newest.read_bytes())
-        data[len(data) // 2] ^= 1
-        newest.write_bytes(bytes(data))
+    # On a slow machine a checkpoint inside fit 3 is there, too.
+    for newest in set(objects_of(directory)) - known:
+        if missing:
+            newest.unlink()
+        else:
+            data = bytearray(newest.read_bytes())
+            data[len(data) // 2] ^= 1
+            newest.write_bytes(bytes(data))
     model, x, y = make("plain_dense")
     with pytest.warns(KeepfitWarning, match=r"Checkpoint \d+ \(fit 3, .*\) is damaged and is passed over"):
         run = keepfit.Run(model, directory)
