@@ -170,6 +170,18 @@ def rate_holder(optimizer: Any) -> Any:
     return getattr(optimizer, "_learning_rate", None)
 
 
+def set_trainable(layer: Any, value: bool) -> None:
+    """Set ``layer.trainable``, in the layers inside it too.
+
+    On TensorFlow, Keras's layers ignore the assignment of what an attribute
+    already is. So ``model.trainable = True`` is lost on a model whose own flag
+    is True, while the layers inside it were frozen one by one.
+    """
+    if bool(layer.trainable) == value:
+        layer.trainable = not value
+    layer.trainable = value
+
+
 def all_layers(model: Any) -> list[Any]:
     """Return the model and every layer in it."""
     return list(model._flatten_layers())

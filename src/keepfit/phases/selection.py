@@ -128,11 +128,12 @@ def train_only(model: Any, selector: Any) -> None:
     """
     chosen = set(map(id, select(model, selector, argument="train")))
     before = Trainability(model)
-    model.trainable = True
+    for layer in (model, *layer_paths(model).values()):
+        _keras.set_trainable(layer, True)
     for layer in reversed(list(layer_paths(model).values())):
         holds_chosen = any(id(inner) in chosen for inner in _inside(layer))
         if id(layer) not in chosen and not holds_chosen:
-            layer.trainable = False
+            _keras.set_trainable(layer, False)
         elif id(layer) not in chosen:
             _freeze_own(layer)
     if model.built and not model.trainable_variables:
