@@ -1,6 +1,6 @@
 """keepfit makes ``fit()`` something you can call again and again.
 
-Public names: `attach`, `Run`, `History`, `errors`. They are loaded on first
+Public names: `attach`, `Run`, `History`, `errors`, `schedules`. They are loaded on first
 use, so that reading a run folder needs neither Keras nor a backend.
 """
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _backend
 
 if TYPE_CHECKING:
-    from keepfit import errors
+    from keepfit import errors, schedules
     from keepfit._attach import attach
     from keepfit.history import History
     from keepfit.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["History", "Run", "__version__", "attach", "errors"]
+__all__ = ["History", "Run", "__version__", "attach", "errors", "schedules"]
 
 _HOMES = {"attach": "keepfit._attach", "Run": "keepfit.run", "History": "keepfit.history"}
 
@@ -29,8 +29,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'keepfit' has no attribute {name!r}")
     import importlib
 
-    if name == "errors":
-        return importlib.import_module("keepfit.errors")
+    if name in ("errors", "schedules"):
+        return importlib.import_module(f"keepfit.{name}")
     if name in ("attach", "Run"):
         _backend.check()
     value = getattr(importlib.import_module(_HOMES[name]), name)

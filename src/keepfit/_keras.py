@@ -197,11 +197,45 @@ def is_weight(layer: Any, variable: Any) -> bool:
     return any(variable is weight for weight in layer._trainable_variables)
 
 
+def is_schedule(rate: Any) -> bool:
+    """Return whether a rate is a schedule of Keras's kind."""
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+_is_free: Callable[[Any, Any], bool] | None = None
+
+
+def free_rates(is_free: Callable[[Any, Any], bool]) -> None:
+    """Let ``optimizer.learning_rate = …`` take numbers and schedules in any order, which Keras refuses.
+
+    For an optimizer that is not free, Keras's own property decides.
+
+    Args:
+        is_free: Whether an optimizer may be given a rate; it may raise.
+    """
+    global _is_free
+    installed, _is_free = _is_free is not None, is_free
+    if installed:
+        return
+    owner = next(kind for kind in keras.optimizers.Optimizer.__mro__ if "learning_rate" in vars(kind))
+    own = vars(owner)["learning_rate"]
+
+    def set_or_ask(optimizer: Any, rate: Any) -> None:
+        mixed = is_schedule(rate) or not isinstance(rate_holder(optimizer), keras.Variable)
+        known = is_schedule(rate) or not callable(rate) or isinstance(rate, keras.Variable)
+        if mixed and known and _is_free is not None and _is_free(optimizer, rate):
+            set_rate(optimizer, rate)
+        else:
+            own.fset(optimizer, rate)
+
+    owner.learning_rate = property(own.fget, set_or_ask, own.fdel, own.__doc__)
+
+
 def set_rate(optimizer: Any, rate: Any) -> None:
     """Give an optimizer a number or a schedule as its rate, whatever it had before: Keras does not always allow it."""
     attributes = vars(optimizer)
     holder = attributes.get("_learning_rate")
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    if is_schedule(rate):
         attributes["_learning_rate"] = rate
         if isinstance(holder, keras.Variable):
             attributes["_keepfit_rate"] = holder  # programs know it, if a number comes again
@@ -371,21 +405,21 @@ def learning_rate_source(optimizer: Any) -> Any:
 def optimizer_config(optimizer: Any) -> dict[str, Any]:
     """Return an optimizer's ``get_config``, whose learning rate means nothing.
 
-    Keras reads the rate from the device for it, and warns under NumPy 2; the
-    rate is told apart, so a number stands in its place meanwhile.
+    Keras reads the rate from the device for it, and warns under NumPy 2, and a
+    schedule of the user's own may have no config; the rate is told apart, so a
+    number stands in its place meanwhile.
     """
     nested = [optimizer]
     for each in nested:  # grows as it goes
         nested.extend(inner_optimizers(each))
-    held = [each for each in nested if "_learning_rate" in vars(each)]
-    variables = [(vars(each), each._learning_rate) for each in held if isinstance(each._learning_rate, keras.Variable)]
+    held = [(vars(each), each._learning_rate) for each in nested if "_learning_rate" in vars(each)]
     try:
-        for attributes, _ in variables:
+        for attributes, _ in held:
             attributes["_learning_rate"] = 0.0
         return dict(optimizer.get_config())
     finally:
-        for attributes, variable in variables:
-            attributes["_learning_rate"] = variable
+        for attributes, rate in held:
+            attributes["_learning_rate"] = rate
 
 
 def wrapped_function(value: Any) -> tuple[Any, dict[str, Any]]:

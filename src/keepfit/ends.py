@@ -11,6 +11,7 @@ import xxhash
 
 from keepfit.feed import Cursor
 from keepfit.journal import FitRecord
+from keepfit.phases import CLOCK_NAME
 from keepfit.snapshot import VARIABLE_PREFIXES, Snapshot
 from keepfit.state import Variables
 
@@ -132,8 +133,8 @@ def phase_of(
 
 
 def _is_setting(name: str) -> bool:
-    """Return whether a variable follows from the set of trained variables or the rates, which the recipe has."""
-    return name.startswith("optimizer") and name.endswith(("/age", "/born", "/multiplier"))
+    """Return whether a variable follows from the set of trained variables, the rates or the length of the fit."""
+    return name.startswith("optimizer") and (name.endswith(("/age", "/born", "/multiplier")) or CLOCK_NAME in name)
 
 
 def _same_bits(one: Any, other: Any) -> bool:

@@ -28,8 +28,8 @@ from keepfit.first_look import explained, look
 from keepfit.journal import FitRecord
 from keepfit.left import left_by
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
-from keepfit.phases import Asked, is_zero_throughout
-from keepfit.place import Decision, OpenFit, decide
+from keepfit.phases import Asked, begin_clocks, goes_by_fractions, is_zero_throughout
+from keepfit.place import Decision, OpenFit, decide, longer
 from keepfit.placing import bring, cursor_at
 from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
@@ -141,6 +141,8 @@ class FitCall:
         if request.learning_rate is not None:
             self._asked.rate(request.learning_rate)
             self.run.list_anew()
+        if self._asked.clock(self._steps_of_fit(request.planned_epochs)):
+            self.run.list_anew()
         self.variables = self.run.engine.variables
         self.began = self.randomness or (randomness.take() if self.recorder.durable else None)
         self._recipe = None
@@ -168,7 +170,8 @@ class FitCall:
             return self._after_interruption(place.open)
         if self.run.mode == "replay" and not self.recorder.fits.get(place.fits + 1):
             return Decision("new", place.fits + 1)
-        return decide(self.recorder, place, self.recipe, mode=self.run.mode, describe=describe_difference)
+        found = decide(self.recorder, place, self.recipe, mode=self.run.mode, describe=describe_difference)
+        return longer(found, self.recipe) if goes_by_fractions(self.model.optimizer) else found
 
     def _after_interruption(self, left: OpenFit) -> Decision:
         """The same recipe goes on; another one closes the interrupted fit as it stands and begins a new one."""
@@ -181,7 +184,8 @@ class FitCall:
         rate = learning_rate_config(self.model.optimizer)
         # A rate that the call gives is the one to begin with; one set by hand, the one to go on with.
         other_rate = rate != (left.rate if self.request.learning_rate is None else before.strict["learning_rate"])
-        touched = set_by_hand(self.variables, left.values) or other_rate
+        longer_now = asked.epochs > before.epochs and goes_by_fractions(self.model.optimizer)
+        touched = set_by_hand(self.variables, left.values) or other_rate or longer_now
         strict = {**asked.strict, **{name: before.strict[name] for name in ("start", "learning_rate")}}
         same = replace(asked, strict=strict, warned=before.warned, epochs=before.epochs) == before
         if same and not touched and asked.epochs >= before.epochs:
@@ -255,6 +259,8 @@ class FitCall:
         back = rewound(ends) if phase == "continues" else {}
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
+        begin_clocks(self.model.optimizer, self._steps_of_fit(self.request.planned_epochs))
+        self.variables.known.forget()
         record = FitRecord(
             number=number,
             name=self.request.name,
@@ -349,7 +355,7 @@ class FitCall:
             plan={**plan.to_json(), **why},
             approximate=list(dict.fromkeys([*record.approximate, *approximate])),
         )
-        if not resumed and is_zero_throughout(self.model.optimizer, self._planned_steps(record)):
+        if not resumed and is_zero_throughout(self.model.optimizer, self._steps_of_fit(record.epochs_planned)):
             run.notice(
                 f"The learning rate of fit {record.number} is zero throughout: no weight will be trained. "
                 "Set model.optimizer.learning_rate, or give learning_rate=.",
@@ -444,8 +450,8 @@ class FitCall:
         )
         return Validation(feed, self.request.validation_freq)
 
-    def _planned_steps(self, record: FitRecord) -> int | None:
-        return None if self.steps is None else self.steps * record.epochs_planned
+    def _steps_of_fit(self, epochs: int) -> int | None:
+        return None if self.steps is None else self.steps * epochs
 
     def _say(self, message: str | None, record: FitRecord, *, kind: str = "notice", once: str | None = None) -> None:
         if message is None:

@@ -43,6 +43,11 @@ def check_free(run: Run) -> None:
             )
 
 
+def open_runs() -> list[Run]:
+    """Return the runs that are open in this process."""
+    return [run for run in _RUNS if run.closed is None]
+
+
 def register(run: Run) -> None:
     """Note an open run."""
     _RUNS.add(run)

@@ -113,6 +113,16 @@ def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, descr
     return found
 
 
+def longer(decision: Decision, recipe: Recipe) -> Decision:
+    """Return a decision for a fit whose rates are over fractions of its length: more epochs make another fit of it."""
+    record = decision.record
+    if decision.kind != "resume" or record is None or not decision.comparison.more_epochs:
+        return decision
+    before, now = (f"over fractions of {epochs} epochs" for epochs in (record.epochs_planned, recipe.epochs))
+    raises = {"epochs": (record.epochs_planned, recipe.epochs), "learning_rate": (before, now)}
+    return Decision("changed", decision.number, record, Comparison(raises=raises, warns=decision.comparison.warns))
+
+
 def _trained_nothing(recorder: Recorder, record: FitRecord) -> bool:
     """Return whether a fit was left open before anything of it was kept: a call that failed, mostly."""
     if record.status != "open" or recorder.epochs.of(record.number):

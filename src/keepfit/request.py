@@ -24,7 +24,7 @@ class FitRequest:
         fresh: Callbacks (objects or classes) and ``"optimizer"``: what starts without memory.
         on_change: ``"raise"`` or ``"branch"``.
         train: Which layers train, or None for those that do.
-        learning_rate: A number, a schedule, multipliers by layer or a slice, or None for the rate there is.
+        learning_rate: A number, a schedule, multipliers by layer, a slice, or a pair; None for the rate there is.
     """
 
     x: Any = None

@@ -14,7 +14,7 @@ from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed,
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
 from keepfit.pace import Pace
-from keepfit.phases import carry, has_trained, is_seated, optimizer_values, reseat
+from keepfit.phases import carry, has_trained, is_seated, let_rates_be_set, optimizer_values, reseat
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.request import check_arguments
@@ -97,11 +97,12 @@ class Run:
         self.closed: str | None = None
         self._said: set[str] = set()
         self.is_ready = False
-        self._is_fitting = False
+        self.is_fitting = False
         self.optimizer: Any = None
         self.pending: dict[str, Any] = {}
         self._debts: dict[int, tuple[Any, Snapshot]] = {}
         live.check_free(self)
+        let_rates_be_set()
         # What can fail without a folder comes before there is one.
         self.engine = make_engine(model)
         _keras.probe(model)
@@ -164,7 +165,8 @@ class Run:
                 without memory), ``on_change``, ``train`` (which layers train: a layer, a list, a pattern over layer
                 paths such as ``"backbone/block5/*"``, a predicate or ``"all"``) and ``learning_rate`` (a number, a
                 ``LearningRateSchedule``, a mapping from the same selectors to multipliers of the rate, or
-                ``slice(lowest, highest)`` over depth). The last two stay set, as an assignment by hand.
+                ``slice(lowest, highest)`` over depth, or a pair of a rate and such a mapping or slice). The last two
+                stay set, as an assignment by hand.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.
@@ -196,11 +198,11 @@ class Run:
                 **further,
             }
         )
-        self._is_fitting = True
+        self.is_fitting = True
         try:
             return FitCall(self, request).perform()
         finally:
-            self._is_fitting = False
+            self.is_fitting = False
 
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
         """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are.
@@ -440,7 +442,7 @@ class Run:
     def check_idle(self, verb: str) -> None:
         """Raise `RunClosed` where the run is closed, `FitUnderWay` where one of its fits is under way."""
         self.check_open()
-        if self._is_fitting:
+        if self.is_fitting:
             raise FitUnderWay(
                 f"{verb}() was called while fit {self.place.fits + 1} of {self!r} is under way, by one of its "
                 "callbacks or from another thread. Nothing was changed. Call it after fit() has returned."

@@ -1,17 +1,23 @@
 """Which variables train, at which rates, and what the optimizer knows of each."""
 
 from keepfit.phases.asked import Asked
+from keepfit.phases.by_hand import let_rates_be_set
+from keepfit.phases.clock import CLOCK_NAME
 from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers
-from keepfit.phases.seat import is_seated, match, reseat, settle
+from keepfit.phases.seat import begin_clocks, goes_by_fractions, is_seated, match, reseat, settle
 from keepfit.phases.values import carry, has_trained, optimizer_values
 
 __all__ = [
+    "CLOCK_NAME",
     "Asked",
+    "begin_clocks",
     "carry",
     "check_rate",
+    "goes_by_fractions",
     "has_trained",
     "is_seated",
     "is_zero_throughout",
+    "let_rates_be_set",
     "match",
     "multipliers",
     "optimizer_values",

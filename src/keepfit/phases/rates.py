@@ -33,25 +33,33 @@ def check_rate(value: Any) -> None:
             _check_number(end, "an end of the slice")
             if not end > 0:
                 raise _refused("an end of the slice", end, "a number above 0")
+    elif isinstance(value, tuple):
+        if len(value) != 2 or isinstance(value[0], (Mapping, slice)) or not isinstance(value[1], (Mapping, slice)):
+            raise _refused("learning_rate", value, "a rate or schedule, and a mapping or slice that multiplies it")
+        for member in value:
+            check_rate(member)
     else:
         _check_number(value, "learning_rate")
 
 
 def set_rate(model: Any, value: Any) -> None:
-    """Set the optimizer's rate: a number or a schedule; or multipliers of it by layer.
+    """Set the optimizer's rate: a number or a schedule; or multipliers of it by layer; or both.
 
     Args:
         model: A built model with a built optimizer.
         value: A number, a ``LearningRateSchedule``, a mapping from selectors to multipliers of the rate that is set,
-            or ``slice(lowest, highest)``: from the first layer with weights to the last, geometrically.
+            or ``slice(lowest, highest)``: from the first layer with weights to the last, geometrically. Or a pair: a
+            number or schedule, and a mapping or slice of what it is multiplied with.
 
     Raises:
         InvalidArgument: A selector means no layer, or two mean the same one; nothing was changed.
     """
-    if isinstance(value, slice):
-        groups = [layer for layer in layer_paths(model).values() if _own_weights(layer)]
-        ratio, last = value.start / value.stop, max(1, len(groups) - 1)
-        _multiply(model, {id(layer): ratio ** ((last - i) / last) for i, layer in enumerate(groups)})
+    if isinstance(value, tuple):
+        base, by_layer = value
+        _multiply(model, _by_depth(model, by_layer) if isinstance(by_layer, slice) else _by_layer(model, by_layer))
+        _set_base(model, base)
+    elif isinstance(value, slice):
+        _multiply(model, _by_depth(model, slice(value.start / value.stop, 1.0)))
         _set_base(model, value.stop)
     elif isinstance(value, Mapping):
         _multiply(model, _by_layer(model, value))
@@ -108,7 +116,8 @@ def _check_number(value: Any, name: str) -> None:
 def _refused(name: str, value: Any, expected: str) -> InvalidArgument:
     return InvalidArgument(
         f"fit cannot take learning_rate=...: {name} is {value!r}, expected {expected}. Nothing was changed. Give a "
-        "number, a LearningRateSchedule, a mapping from layers to multipliers, or slice(lowest, highest).",
+        "number, a LearningRateSchedule, a mapping from layers to multipliers, slice(lowest, highest), or a pair of a "
+        "rate and a mapping or slice.",
         argument="learning_rate",
         value=value,
     )
@@ -123,6 +132,13 @@ def _set_base(model: Any, value: Any) -> None:
     for part in optimizer_parts(model.optimizer):
         if _holds_rate(part):
             _keras.set_rate(part, value)
+
+
+def _by_depth(model: Any, ends: slice) -> dict[int, float]:
+    """Return id of layer -> multiplier, from the first layer with weights to the last, geometrically."""
+    groups = [layer for layer in layer_paths(model).values() if _own_weights(layer)]
+    ratio, last = ends.start / ends.stop, max(1, len(groups) - 1)
+    return {id(layer): ends.stop * ratio ** ((last - i) / last) for i, layer in enumerate(groups)}
 
 
 def _by_layer(model: Any, rates: Mapping[Any, float]) -> dict[int, float]:

@@ -28,6 +28,7 @@ from keepfit.phases.age import (
     PlainSaving,
     has_product,
 )
+from keepfit.phases.clock import clock_of, schedule_of, set_clock
 from keepfit.state import SLOTS, Slot, slots, variables_of
 
 _BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
@@ -61,7 +62,7 @@ def settle(model: Any) -> None:
     apart: list[Any] = []
     for part in optimizer_parts(model.optimizer):
         groups, attributes = Groups(part), vars(part)
-        apart += [slot.variable for slot in _apart(part)]
+        apart += _besides(part)
         if groups.needed():
             attributes["_backend_update_step"] = GroupedUpdate(part, groups)
             attributes["_apply_weight_decay"] = GroupedDecay(part, groups)
@@ -77,6 +78,17 @@ def settle(model: Any) -> None:
 def optimizer_parts(optimizer: Any) -> list[Any]:
     """Return an optimizer and those inside it."""
     return [part for _, part in _parts(optimizer, "")]
+
+
+def begin_clocks(optimizer: Any, steps: int | None) -> None:
+    """Let a fit of so many steps begin, as the clocks of an optimizer and those inside it have it."""
+    for part in optimizer_parts(optimizer):
+        set_clock(part, steps)
+
+
+def goes_by_fractions(optimizer: Any) -> bool:
+    """Return whether a schedule of an optimizer is over fractions of the fit."""
+    return any(found.uses_fractions for found in map(schedule_of, optimizer_parts(optimizer)) if found is not None)
 
 
 def put_slot(part: Any, owner: Any, name: str, value: Any) -> None:
@@ -139,7 +151,7 @@ def _leave_unknown(model: Any, values: Mapping[str, Any]) -> None:
 
 
 def _serve(optimizer: Any, variables: list[Any]) -> None:
-    anew = type(optimizer).from_config(optimizer.get_config())
+    anew = type(optimizer).from_config(_keras.optimizer_config(optimizer))
     anew.build(variables)
     _transplant(optimizer, anew)
 
@@ -261,19 +273,32 @@ def _note(known: dict[tuple[int, str], Slot], owner: Any, name: str, value: Any)
 def _keep(part: Any, known: Mapping[tuple[int, str], Slot]) -> None:
     """Let an optimizer keep these slots; ages and multipliers of what it serves are among its variables."""
     earlier = {id(slot.variable) for slot in slots(part).values() if slot.name in OWN}
-    listed = [variable for variable in vars(part)["_variables"] if id(variable) not in earlier]
     if known:
         vars(part)[SLOTS] = dict(known)
     else:
         vars(part).pop(SLOTS, None)
-    _keras.list_optimizer_variables(part, (*listed, *(slot.variable for slot in _apart(part))))
+    list_besides(part, leaving=earlier)
 
 
-def _apart(part: Any) -> list[Slot]:
-    """Return the slots that a step reads besides Keras's own."""
+def list_besides(part: Any, *, leaving: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    """Let what a step reads besides Keras's own be among an optimizer's variables, at their end.
+
+    Args:
+        part: The optimizer.
+        leaving: Ids of variables that may be there from before and need not stay.
+    """
+    besides = _besides(part)
+    gone = leaving | set(map(id, besides))
+    listed = [variable for variable in vars(part)["_variables"] if id(variable) not in gone]
+    _keras.list_optimizer_variables(part, (*listed, *besides))
+
+
+def _besides(part: Any) -> list[Any]:
+    """Return the variables that a step reads besides Keras's own: of what it serves, and the clock of the fit."""
     served = {id(owner) for owner in _keras.optimizer_variables(part)}
     names = (BORN, PRODUCT, MULTIPLIER)
-    return [slot for slot in slots(part).values() if slot.name in names and id(slot.owner) in served]
+    mine = [slot for slot in slots(part).values() if slot.name in names and id(slot.owner) in served]
+    return [*(slot.variable for slot in mine), *clock_of(part).values()]
 
 
 def _begin_averages(part: Any, fresh: Mapping[int, Any]) -> None:
