@@ -4,7 +4,8 @@
 
     KeepfitError
     ├── InvalidArgument (ValueError)      an argument that fit, Run or attach cannot take
-    │   └── InvalidData (ValueError)      data that cannot be trained on
+    │   ├── InvalidData (ValueError)      data that cannot be trained on
+    │   └── RateUnknown (AttributeError)  a rate over fractions of a fit, asked for outside of one
     ├── NotCompiled (ValueError)          the model was not compiled
     ├── CannotAttach (TypeError)          the model has a fit of its own, or is in use by another run
     ├── RunClosed (RuntimeError)          the run was closed; its model's fit has gone back or moved on
@@ -53,6 +54,13 @@ class InvalidArgument(KeepfitError, ValueError):
 
 class InvalidData(InvalidArgument):
     """Data that cannot be trained on; nothing was changed."""
+
+
+class RateUnknown(InvalidArgument, AttributeError):
+    """A learning rate over fractions of a fit has no value before one begins; nothing was changed.
+
+    An AttributeError, so that ``getattr(optimizer, "learning_rate", None)`` finds none.
+    """
 
 
 class NotCompiled(KeepfitError, ValueError):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _FIELD = "evaluated"
 
 
-def question(run: Run, source: Source, data: Mapping[str, Any], *, steps: int | None) -> str | None:
+def question(run: Run, source: Source, data: Mapping[str, Any], *, steps: int | None, more: Any = None) -> str | None:
     """Return what identifies an evaluation from one process to the next, None where it is not recorded.
 
     Args:
@@ -33,6 +33,7 @@ def question(run: Run, source: Source, data: Mapping[str, Any], *, steps: int | 
         source: What is evaluated on.
         data: ``x``, ``y`` and ``sample_weight`` as they were given.
         steps: As given.
+        more: What else belongs to the question, as plain data.
     """
     place = run.place
     if run.mode != "replay" or not run.recorder.durable or isinstance(source, StreamSource):
@@ -41,7 +42,7 @@ def question(run: Run, source: Source, data: Mapping[str, Any], *, steps: int | 
     if place.fits == 0 or place.open is not None:
         return None
     compiled = {name: plain_config(value) for name, value in _keras.compile_arguments(run.model).items()}
-    facts = [fingerprint(dict(data)), source.batch_size, steps, compiled]
+    facts = [fingerprint(dict(data)), source.batch_size, steps, compiled, *([] if more is None else [more])]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 

@@ -25,8 +25,10 @@ from keepfit.start import settle_seed, settle_start
 from keepfit.state import variables_of
 
 if TYPE_CHECKING:
+    from keepfit.fine_tuning import FineTuning
     from keepfit.history import History
     from keepfit.journal import FitRecord
+    from keepfit.range_test import RangeTest
 
 
 class Run:
@@ -204,6 +206,54 @@ class Run:
         finally:
             self.is_fitting = False
 
+    def fine_tune(self, x: Any, y: Any = None, *, epochs: int, **arguments: Any) -> FineTuning:
+        """Train the head on a frozen backbone, then everything, early layers at lower rates: two fits of the run.
+
+        Args:
+            x: Training data.
+            y: Targets, where ``x`` does not give them.
+            epochs: Length of the second fit, in which everything trains.
+            arguments: ``frozen_epochs=1``, length of the first fit; ``backbone``, a selector as for ``train``, by
+                default the models in the model, or all layers but the last with weights; ``learning_rate=2e-3``, the
+                peak of the head's one-cycle, half of which is the second fit's; ``lowest=0.01``, what the first layer's
+                rate in the second fit is multiplied with; ``name="fine_tune"``; and those of `fit`.
+
+        Returns:
+            The histories of both fits.
+
+        Raises:
+            InvalidArgument: Before anything changes.
+            RecipeChanged: One of the fits was recorded with another recipe.
+        """
+        from keepfit.fine_tuning import fine_tune
+
+        self.check_idle("fine_tune")
+        return fine_tune(self, x, y, epochs=epochs, **arguments)
+
+    def find_learning_rate(self, x: Any, y: Any = None, **arguments: Any) -> RangeTest:
+        """Train for a moment at rising rates, put everything back bit for bit, and suggest a rate.
+
+        It is no fit: nothing is counted, and no callback is called. A script that
+        is run again gets the same answer.
+
+        Args:
+            x: Arrays, or a PyDataset with a length.
+            y: Targets, where ``x`` does not give them.
+            arguments: ``lowest=1e-7``, ``highest=10.0`` and ``steps=100`` of the test; ``train``, which layers train in
+                it; and ``batch_size``, ``sample_weight``, ``class_weight`` and ``shuffle`` of `fit`.
+
+        Returns:
+            ``rates``, ``losses``, ``suggestion`` and ``plot()``.
+
+        Raises:
+            InvalidArgument: Before anything changes.
+            StateNotKept: A replay stands where the state was thinned out, and did not ask this before.
+        """
+        from keepfit.range_test import find_learning_rate
+
+        self.check_idle("find_learning_rate")
+        return find_learning_rate(self, x, y, **arguments)
+
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
         """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are.
 
@@ -360,14 +410,14 @@ class Run:
             if has_trained(before):
                 self._carry_optimizer(last, before, fresh=fresh_optimizer)
 
-    def seat_optimizer(self) -> None:
+    def seat_optimizer(self, *, quietly: bool = False) -> None:
         """Let the optimizer serve the layers that train now; only what is going to train needs that."""
         if is_seated(self.model):
             return
         trained = has_trained(optimizer_values(self.engine.variables.values()))
         reseat(self.model)
         self.list_anew()
-        if trained:
+        if trained and not quietly:
             self.notice(
                 "Other layers train than before: each keeps its optimizer state, what never trained begins fresh."
             )

@@ -80,6 +80,7 @@ def training_source(
     class_weight: Mapping[int, float] | None = None,
     seed: int,
     mapped_bytes: int = MAPPED_BYTES,
+    training: bool = True,
 ) -> Source:
     """Return the data of a fit as a source, with the meaning of ``keras.Model.fit``.
 
@@ -95,6 +96,7 @@ def training_source(
         class_weight: Class number -> weight, or None.
         seed: Seed of the orders, 0 or more.
         mapped_bytes: Largest memory-mapped array, in bytes, that is read into memory.
+        training: Whether the place in the data goes on from call to call.
 
     Returns:
         The source; floats are converted to ``floatx``, data of the right dtype is not copied.
@@ -112,7 +114,7 @@ def training_source(
         class_weight=class_weight,
         seed=seed,
         mapped_bytes=mapped_bytes,
-        training=True,
+        training=training,
     )
     check_class_weight(class_weight)
     adapter = _adapter_of(x)

@@ -3,8 +3,9 @@
 from keepfit.phases.asked import Asked
 from keepfit.phases.by_hand import let_rates_be_set
 from keepfit.phases.clock import CLOCK_NAME
-from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers
+from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers, own_weights
 from keepfit.phases.seat import begin_clocks, goes_by_fractions, is_seated, match, reseat, settle
+from keepfit.phases.selection import layer_paths, select
 from keepfit.phases.values import carry, has_trained, optimizer_values
 
 __all__ = [
@@ -17,10 +18,13 @@ __all__ = [
     "has_trained",
     "is_seated",
     "is_zero_throughout",
+    "layer_paths",
     "let_rates_be_set",
     "match",
     "multipliers",
     "optimizer_values",
+    "own_weights",
     "reseat",
+    "select",
     "settle",
 ]

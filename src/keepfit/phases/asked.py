@@ -47,6 +47,12 @@ class Asked:
             self._rates.append((part, holder, number, own))
         set_rate(self._model, value)
 
+    def number(self, value: float) -> None:
+        """Set the rate that `rate` has set to a number, once more."""
+        for part, *_ in self._rates:
+            if not _keras.inner_optimizers(part):
+                _keras.set_rate(part, value)
+
     def clock(self, steps: int | None) -> bool:
         """Give optimizers whose schedule goes by the steps of the fit a clock; return whether that is new.
 

@@ -104,6 +104,11 @@ def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
     return True
 
 
+def own_weights(layer: Any) -> list[Any]:
+    """Return the weights that a layer itself has, not those of the layers in it."""
+    return [variable for variable in _keras.layer_parts(layer)[0] if _keras.is_weight(layer, variable)]
+
+
 # --- inside ---
 
 
@@ -136,7 +141,7 @@ def _set_base(model: Any, value: Any) -> None:
 
 def _by_depth(model: Any, ends: slice) -> dict[int, float]:
     """Return id of layer -> multiplier, from the first layer with weights to the last, geometrically."""
-    groups = [layer for layer in layer_paths(model).values() if _own_weights(layer)]
+    groups = [layer for layer in layer_paths(model).values() if own_weights(layer)]
     ratio, last = ends.start / ends.stop, max(1, len(groups) - 1)
     return {id(layer): ends.stop * ratio ** ((last - i) / last) for i, layer in enumerate(groups)}
 
@@ -161,14 +166,10 @@ def _multiply(model: Any, rates: Mapping[int, float]) -> None:
     wanted = {
         id(variable): (variable, rates.get(id(layer), 1.0))
         for layer in layer_paths(model).values()
-        for variable in _own_weights(layer)
+        for variable in own_weights(layer)
     }
     for part in optimizer_parts(model.optimizer):
         for owner, multiplier in wanted.values():
             if multiplier != 1.0 or (id(owner), MULTIPLIER) in slots(part):
                 put_slot(part, owner, MULTIPLIER, np.float32(multiplier))
     settle(model)
-
-
-def _own_weights(layer: Any) -> list[Any]:
-    return [variable for variable in _keras.layer_parts(layer)[0] if _keras.is_weight(layer, variable)]

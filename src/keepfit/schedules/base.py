@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keepfit.errors import InvalidArgument
+from keepfit.errors import InvalidArgument, RateUnknown
 
 # A whole number of steps, or a fraction of the fit.
 Length: TypeAlias = "int | float"
@@ -107,7 +107,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule, ABC):
         if not isinstance(given, float):
             return float(given)
         if length is None:
-            raise InvalidArgument(
+            raise RateUnknown(
                 f"{type(self).__name__}({name}={given}) is over a fraction of the fit, and no fit of keepfit is under "
                 "way. Nothing was changed. Train with a keepfit.Run, or give a whole number of steps.",
                 argument=name,
