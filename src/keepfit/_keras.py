@@ -182,6 +182,13 @@ def set_trainable(layer: Any, value: bool) -> None:
     layer.trainable = value
 
 
+def lora_base(layer: Any) -> Any | None:
+    """Return the weight that LoRA stands beside in a layer, which must stay frozen; None where there is no LoRA."""
+    if not getattr(layer, "lora_enabled", False):
+        return None
+    return getattr(layer, "_kernel", None) if hasattr(layer, "_kernel") else getattr(layer, "_embeddings", None)
+
+
 def all_layers(model: Any) -> list[Any]:
     """Return the model and every layer in it."""
     return list(model._flatten_layers())

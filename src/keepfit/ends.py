@@ -28,6 +28,7 @@ class Ends:
         resume: Before.
         values: Name -> the array its variable held when the fit ended, to see what a user sets by hand.
         batches: Single batches that were trained since.
+        fresh: Names of the model's variables that came since.
     """
 
     record: FitRecord | None
@@ -35,6 +36,14 @@ class Ends:
     resume: Snapshot
     values: dict[str, Any] = field(default_factory=dict)
     batches: int = 0
+    fresh: frozenset[str] = frozenset()
+
+    def changed(self, variables: Variables) -> dict[str, Any]:
+        """Return name -> array of the variables that hold something else than the fit left, or came since."""
+        found = set_by_hand(variables, self.values)
+        if not self.fresh:
+            return found
+        return found | {name: value for name, value in variables.values().items() if name in self.fresh}
 
     def release(self) -> None:
         """Let go of the arrays: the next fit has begun, and would have to copy what is held here."""

@@ -14,7 +14,6 @@ import xxhash
 
 from keepfit import _keras
 from keepfit.data import StreamSource, fingerprint
-from keepfit.ends import set_by_hand
 from keepfit.logs import numbers
 from keepfit.recipe import plain_config
 
@@ -61,7 +60,7 @@ def note(run: Run, asked: str | None, logs: Mapping[str, Any]) -> None:
     if record is None or asked is None:
         return
     plain = numbers(logs)
-    by_hand = bool(set_by_hand(run.engine.variables, run.place.ends.values))
+    by_hand = bool(run.place.ends.changed(run.engine.variables))
     told = None if by_hand or len(plain) < len(logs) else plain
     known = record.detail.get(_FIELD, {})
     if asked in known and (told is not None or known[asked] is None):

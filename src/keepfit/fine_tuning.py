@@ -57,7 +57,7 @@ def fine_tune(
     _check(epochs=epochs, frozen_epochs=frozen_epochs, learning_rate=learning_rate, lowest=lowest, name=name)
     head = _head(run.model, backbone)
     half = learning_rate / 2
-    fits = [
+    fits: list[dict[str, Any]] = [
         {
             "name": f"{name}: head",
             "epochs": frozen_epochs,

@@ -76,6 +76,7 @@ class FitCall:
             self.recorder.branch(after=decision.number - 1)
         if self._dropped:
             self.run.notice(self._dropped)
+        self.run.say_changes()
         self.run.seat_optimizer()
         self.variables = self.run.engine.variables
         if decision.left_open is not None:
@@ -161,6 +162,7 @@ class FitCall:
                 variables=self.variables,
                 ends=self.place.ends,
                 batch_size=self.source.batch_size,
+                signature=self.recorder.meta.get("model"),
             )
         return self._recipe
 
@@ -252,7 +254,7 @@ class FitCall:
             stand_at(self.run, number - 1, must=True)
         ends = place.ends
         facts = task_facts(self.model, self.request, variables=self.variables)
-        changed = set_by_hand(self.variables, ends.values)
+        changed = ends.changed(self.variables)
         keys = callback_keys(self.callbacks)
         phase, reason = phase_of(ends, facts, changed=changed, callback_keys=keys)
         recipe = self.recipe if self.recorder.durable else None

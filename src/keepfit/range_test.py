@@ -16,7 +16,6 @@ from keepfit.data import IndexedSource, fingerprint, training_source
 from keepfit.engine.base import Block
 from keepfit.errors import InvalidArgument, NotCompiled
 from keepfit.evaluated import question
-from keepfit.ends import set_by_hand
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.phases import Asked, multipliers
@@ -258,7 +257,7 @@ def _answer(run: Run, key: str | None) -> list[float] | None:
     record = run.recorder.fits.get(run.place.fits)
     if record is None or key is None:
         return None
-    if run.place.missing is None and set_by_hand(run.engine.variables, run.place.ends.values):
+    if run.place.missing is None and run.place.ends.changed(run.engine.variables):
         return None
     found = record.detail.get(_FIELD, {}).get(key)
     return None if found is None else [float(loss) for loss in found]
@@ -266,7 +265,7 @@ def _answer(run: Run, key: str | None) -> list[float] | None:
 
 def _note(run: Run, key: str | None, losses: list[float]) -> None:
     record = run.recorder.fits.get(run.place.fits)
-    if record is None or key is None or set_by_hand(run.engine.variables, run.place.ends.values):
+    if record is None or key is None or run.place.ends.changed(run.engine.variables):
         return
     known = record.detail.get(_FIELD, {})
     run.recorder.put_fit(replace(record, detail={**record.detail, _FIELD: {**known, key: losses}}))

@@ -14,7 +14,16 @@ from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed,
 from keepfit.fitting import FitCall
 from keepfit.loop import current_rate
 from keepfit.pace import Pace
-from keepfit.phases import carry, has_trained, is_seated, let_rates_be_set, optimizer_values, reseat
+from keepfit.phases import (
+    VariableChanges,
+    carry,
+    forget_gone,
+    has_trained,
+    is_seated,
+    let_rates_be_set,
+    optimizer_values,
+    reseat,
+)
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.request import check_arguments
@@ -102,6 +111,7 @@ class Run:
         self.is_fitting = False
         self.optimizer: Any = None
         self.pending: dict[str, Any] = {}
+        self._changes: list[VariableChanges] = []
         self._debts: dict[int, tuple[Any, Snapshot]] = {}
         live.check_free(self)
         let_rates_be_set()
@@ -404,11 +414,32 @@ class Run:
             self.engine.variables.assign(waiting, skip=lambda name: name not in waiting)
         if not self.is_ready:
             settle_start(self)
-        elif last is not self.model.optimizer:
+            return
+        changes = VariableChanges() if known is None else VariableChanges.between(known, self.engine.variables)
+        if changes:
+            self._take_in(changes)
+        if last is not self.model.optimizer:
             self.optimizer = self.model.optimizer
             before = optimizer_values(known.values()) if known is not None else {}
+            if changes:
+                before = changes.renamed(before)
             if has_trained(before):
                 self._carry_optimizer(last, before, fresh=fresh_optimizer)
+
+    def _take_in(self, changes: VariableChanges) -> None:
+        """Note that variables came or went: what was known of those that stayed goes by their names of now."""
+        forget_gone(self.model)
+        self.list_anew()
+        ends = self.place.ends
+        ends.values = changes.renamed(ends.values)
+        ends.fresh |= {*changes.fresh}
+        self._changes.append(changes)
+
+    def say_changes(self) -> None:
+        """Say which variables came and went, once a call can be served."""
+        said, self._changes = self._changes, []
+        for changes in said:
+            self.notice(str(changes), kind="variables")
 
     def seat_optimizer(self, *, quietly: bool = False) -> None:
         """Let the optimizer serve the layers that train now; only what is going to train needs that."""

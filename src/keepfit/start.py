@@ -54,7 +54,7 @@ def settle_start(run: Run) -> None:
     signature = variables.signature()
     recorded = run.recorder.meta.get("model")
     if recorded is not None:
-        _check_same_model(recorded, signature, run.directory)
+        _check_same_model(_expected(run, recorded, signature), signature, run.directory)
     else:
         run.recorder.set_meta("model", signature)
     run.is_ready = True
@@ -88,6 +88,16 @@ def _record_start(run: Run) -> None:
         kind="start", fit=0, position=Position(), tensors=snapshot.tensors, state=snapshot.state, wait=True
     )
     run.place.ends = Ends(None, snapshot, snapshot, values)
+
+
+def _expected(run: Run, recorded: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return the signature to compare a model with; where a process adds fits, that of the newest one will do."""
+    fits = run.recorder.fits
+    if run.mode != "append" or not fits:
+        return recorded
+    changes = fits[max(fits)].recipe.get("strict", {}).get("variables") or {}
+    newest = {name: kind for name, kind in {**recorded, **changes}.items() if kind is not None}
+    return newest if set(newest) == set(now) else recorded
 
 
 def _are_alike(one: Any, other: Any) -> bool:

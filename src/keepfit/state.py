@@ -79,7 +79,7 @@ class Variables:
             if skip(name):
                 continue
             value = values.get(name)
-            if value is None or tuple(np.shape(value)) != tuple(variable.shape):
+            if value is None or not _fits(value, variable):
                 missing.append(name)
             else:
                 held.assign(variable, value)
@@ -152,6 +152,13 @@ def variables_of(model: Any) -> Variables:
     ]
     trainable, non_trainable, slots, metrics, further = lists.values()
     return Variables(trainable, non_trainable, slots, metrics, further, names=ordered)
+
+
+def _fits(value: Any, variable: Variable) -> bool:
+    """Return whether a variable can take a value: whole numbers are no weights, whatever their shape."""
+    if tuple(np.shape(value)) != tuple(variable.shape):
+        return False
+    return ("int" in str(value.dtype)) == ("int" in str(variable.dtype))
 
 
 def _add(names: dict[int, str], more: Iterable[tuple[int, str]]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from keepfit import _keras, nested
 from keepfit.data import describe_difference, fingerprint
-from keepfit.ends import Ends, set_by_hand, start_state
-from keepfit.phases import multipliers
+from keepfit.ends import Ends, start_state
+from keepfit.phases import multipliers, signature_changes
 from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimizer_config, plain_config
 from keepfit.request import FitRequest
 from keepfit.state import Variables
@@ -15,7 +15,15 @@ from keepfit.state import Variables
 __all__ = ["describe_difference", "feed_facts", "recipe_of", "task_facts"]
 
 
-def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: Ends, batch_size: int | None) -> Recipe:
+def recipe_of(
+    model: Any,
+    request: FitRequest,
+    *,
+    variables: Variables,
+    ends: Ends,
+    batch_size: int | None,
+    signature: dict[str, Any] | None,
+) -> Recipe:
     """Return what a call of ``fit`` asks for, with the state the model is in.
 
     Args:
@@ -24,6 +32,7 @@ def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: En
         variables: The model's variables.
         ends: What the fit before left, to see what was set by hand since.
         batch_size: Samples in a batch, as the source has settled it.
+        signature: Name -> shape and dtype of the variables that the run began with.
     """
     compiled = _keras.compile_arguments(model)
     strict = {
@@ -38,8 +47,10 @@ def recipe_of(model: Any, request: FitRequest, *, variables: Variables, ends: En
         "optimizer": optimizer_config(model.optimizer),
         "learning_rate": learning_rate_config(model.optimizer),
         "trainable": _trained(variables),
-        "start": start_state(set_by_hand(variables, ends.values)),
+        "start": start_state(ends.changed(variables)),
     }
+    if other := signature_changes(signature, variables.signature()):
+        strict["variables"] = other
     if by_layer := multipliers(model, {id(variable): name for name, variable in variables.items()}):
         strict["rate_multipliers"] = by_layer
     warned = code_identities(

@@ -44,7 +44,7 @@ def test_a_range_test_that_did_not_put_back_would_show(what: str, monkeypatch: p
         if what == "weights":
             monkeypatch.setattr("keepfit.state.Variables.assign", lambda *given, **how: [])
         elif what == "generators":
-            monkeypatch.setattr("keepfit.range_test._loss", lambda logs: random.random())  # noqa: S311
+            monkeypatch.setattr("keepfit.range_test._loss", lambda logs: random.random())
             monkeypatch.setattr("keepfit.standing.randomness.restore", lambda state: None)
         else:
             run.fit(x, y, batch_size=10, verbose=0, learning_rate=schedules.Cosine(0.01))

@@ -2,18 +2,21 @@
 
 from keepfit.phases.asked import Asked
 from keepfit.phases.by_hand import let_rates_be_set
+from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
 from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers, own_weights
-from keepfit.phases.seat import begin_clocks, goes_by_fractions, is_seated, match, reseat, settle
+from keepfit.phases.seat import begin_clocks, forget_gone, goes_by_fractions, is_seated, match, reseat, settle
 from keepfit.phases.selection import layer_paths, select
 from keepfit.phases.values import carry, has_trained, optimizer_values
 
 __all__ = [
     "CLOCK_NAME",
     "Asked",
+    "VariableChanges",
     "begin_clocks",
     "carry",
     "check_rate",
+    "forget_gone",
     "goes_by_fractions",
     "has_trained",
     "is_seated",
@@ -27,4 +30,5 @@ __all__ = [
     "reseat",
     "select",
     "settle",
+    "signature_changes",
 ]

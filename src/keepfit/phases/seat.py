@@ -54,6 +54,16 @@ def reseat(model: Any) -> None:
             f"Other layers train than before, and {type(optimizer).__name__} could not be made anew for them: {error}. "
             "Nothing was changed. Call model.compile() with a new optimizer.",
         ) from error
+    forget_gone(model)
+
+
+def forget_gone(model: Any) -> None:
+    """Let the optimizer forget what it keeps for variables that the model has no more."""
+    there = {id(variable) for variable in model.variables}
+    for part in optimizer_parts(model.optimizer):
+        there_still = {key: slot for key, slot in slots(part).items() if key[0] in there}
+        if len(there_still) < len(slots(part)):
+            _keep(part, there_still)
     settle(model)
 
 

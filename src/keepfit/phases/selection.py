@@ -136,6 +136,8 @@ def train_only(model: Any, selector: Any) -> None:
             _keras.set_trainable(layer, False)
         elif id(layer) not in chosen:
             _freeze_own(layer)
+        elif (base := _keras.lora_base(layer)) is not None:
+            base.trainable = False
     if model.built and not model.trainable_variables:
         before.restore()
         raise InvalidArgument(

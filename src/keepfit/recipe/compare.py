@@ -107,6 +107,8 @@ def is_data(path: str) -> bool:
 def _differences(path: str, recorded: Any, now: Any, describe: Describe | None) -> Iterator[tuple[str, Pair]]:
     if recorded == now or (is_data(path) and _jsoned(recorded) == _jsoned(now)):
         return
+    if path == "variables":  # only those that differ from the run's first ones are told
+        recorded, now = recorded or {}, now or {}
     if is_data(path):
         same = describe is not None and _both(Mapping, recorded, now) and describe(recorded, now) is None
         if not same:
