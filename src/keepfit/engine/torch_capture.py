@@ -16,7 +16,10 @@ on another batch from another state, and must agree in every bit.
 
 from __future__ import annotations
 
+import io
 import random
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.weak import WeakIdKeyDictionary
 
 from keepfit import _keras, nested
+from keepfit.engine.torch_reach import is_library_file
 from keepfit.engine.torch_recording import (
     Branch,
     NotCapturedError,
@@ -39,6 +43,10 @@ from keepfit.engine.torch_recording import (
 )
 
 _MOST_OPERATIONS = 20_000
+# They write somewhere, or give something else each time.
+_DEEDS = frozenset(
+    {print, input, open, time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.sleep}
+)
 _READINGS = frozenset(
     {"numpy", "tolist", "__array__", "data_ptr", "untyped_storage", "storage", "__dlpack__", "__reduce_ex__"}
 )
@@ -61,7 +69,7 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
     recorder = _Recorder(leaves, variables)
     before = random.getstate(), np.random.get_state(legacy=False)["state"]
     try:
-        with _keras.drawing_from(recorder.generator, recorder.branch), recorder, _Readings(recorder):
+        with _keras.drawing_from(recorder.generator, recorder.branch), _Deeds(recorder), recorder, _Readings(recorder):
             result = step(batch)
         structure = nested.map_structure(recorder.result, result)
     except Exception as error:
@@ -295,6 +303,30 @@ class _Readings(TorchFunctionMode):  # type: ignore[misc]
         if by_itself and not (torch.is_grad_enabled() and _needs_gradient((args, kwargs))):
             return self._recorder.whole(func, args, kwargs)
         return func(*args, **kwargs)
+
+
+class _Deeds:
+    """Sees what the user's code does besides computing: a list of operations would do it once and never again."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        self._recorder = recorder
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = sys.getprofile()
+        sys.setprofile(self._look)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _look(self, frame: Any, event: str, called: Any) -> None:
+        deed, code = None, frame.f_code
+        if event == "c_call" and (called in _DEEDS or isinstance(called.__self__, io.IOBase)):
+            deed = called.__name__
+        elif event == "call" and frame.f_globals.get("__name__") == "logging" and frame.f_back is not None:
+            deed, code = "logging", frame.f_back.f_code
+        if deed is not None and not is_library_file(code.co_filename):
+            self._recorder.refusal = self._recorder.refusal or f"it does more than compute ({deed})"
 
 
 class _Seen(Exception):

@@ -29,10 +29,14 @@ _MOST_SHAPES = 1024
 class _Entry:
     """What is known of one step for batches of one shape."""
 
-    watch: Watch
+    watch: Watch | None
     tensors: list[Any]
     program: Program | None
     reason: str = ""
+
+    def holds(self, tensors: list[Any]) -> bool:
+        """Return whether all is as it was when the step was captured, or found not to be capturable."""
+        return _are(self.tensors, tensors) and (self.watch is None or self.watch.change() is None)
 
 
 class Library:
@@ -78,7 +82,7 @@ class Library:
         entry = self._entries.get(place)
         tensors = [_keras.value(v) for v in variables.all()]
         if entry is not None:
-            if _are(entry.tensors, tensors) and entry.watch.change() is None:
+            if entry.holds(tensors):
                 return entry.program
             del self._entries[place]
             self._changes[name] = self._changes.get(name, 0) + 1
@@ -101,28 +105,42 @@ class Library:
 
     def _captured(self, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> _Entry:
         """Capture a step and leave no trace: what running it changes is put back."""
+        try:
+            watch = Watch(self._model)
+        except NotCapturedError as error:
+            return _Entry(None, tensors, None, str(error))
         state = _State(tensors)
-        watch = Watch(self._model)
         entry = _Entry(watch, tensors, None)
         try:
-            if has_hooks(self._model):
-                raise NotCapturedError("a module in it has hooks")
-            recording = record(step, batch, variables=tensors)
-            if watch.change() is not None:
-                # A step may settle things when it runs for the first time, and they count once they are settled.
-                entry.watch = Watch(self._model)
-                recording = record(step, batch, variables=tensors)
-            if (change := entry.watch.change()) is not None:
-                raise NotCapturedError(f"it changes {change}")
-            program = Program(recording, loss_of)
-            self._check(program, step, batch, tensors)
-            entry.program = program
+            self._capture(entry, step, batch, watch)
         except NotCapturedError as error:
             entry.reason = str(error)
         finally:
             watch.put_back()
             state.put_back()
+        if entry.program is not None and (change := entry.watch.change()) is not None:  # type: ignore[union-attr]
+            # Its first step is not like those that follow, and has yet to be run.
+            return _Entry(Watch(self._model), tensors, None, f"it settles {change} when it first runs")
         return entry
+
+    def _capture(self, entry: _Entry, step: Callable[[Any], Any], batch: Any, watch: Watch) -> None:
+        if has_hooks(self._model):
+            raise NotCapturedError("a module in it has hooks")
+        recording = record(step, batch, variables=entry.tensors)
+        if watch.change() is not None:
+            # A step may settle things when it runs for the first time, and they count once they are settled.
+            entry.watch = Watch(self._model)
+            recording = record(step, batch, variables=entry.tensors)
+        self._must_be_settled(entry)
+        program = Program(recording, loss_of)
+        self._check(program, step, batch, entry.tensors)
+        self._must_be_settled(entry)
+        entry.program = program
+
+    def _must_be_settled(self, entry: _Entry) -> None:
+        if entry.watch is not None and (change := entry.watch.change()) is not None:
+            entry.watch = None  # nor will it ever be
+            raise NotCapturedError(f"it changes {change}")
 
     def _check(self, program: Program, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> None:
         """Check that program and step agree in every bit, on another batch and state than the captured ones."""
