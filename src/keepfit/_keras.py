@@ -41,6 +41,7 @@ _MODULE_NAMES = {
     ),
     "trainers.data_adapters.tf_dataset_adapter": ("TFDatasetAdapter",),
     "trainers.trainer": ("Trainer",),
+    "utils.naming": ("to_snake_case",),
     "utils.rng_utils": ("GLOBAL_RANDOM_SEED",),
 }
 _BACKEND_MODULE_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -264,6 +265,13 @@ def list_optimizer_variables(optimizer: Any, variables: Iterable[Any]) -> None:
     vars(optimizer)["_variables"] = listed
     tracker.config["variables"] = (tracker.config["variables"][0], listed)
     tracker.stored_ids["variables"] = set(map(id, listed))
+
+
+def automatic_name(part: Any) -> str:
+    """Return the name that Keras gives to the first object of this class which nobody named."""
+    from keras.src.utils import naming
+
+    return str(naming.to_snake_case(type(part).__name__))
 
 
 def metric_variables(metric: Any) -> list[Any]:

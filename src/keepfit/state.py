@@ -190,12 +190,12 @@ def _layer_names(layer: Any, path: str, paths: dict[int, str]) -> Iterator[tuple
     variables, seed_generators, metrics, sublayers = _keras.layer_parts(layer)
     count = _Counter()
     for variable in variables:
-        yield id(variable), f"{path}/{count(variable.name)}"
+        yield id(variable), f"{path}/{count(_lasting_name(variable))}"
     for generator in seed_generators:
         yield id(generator.state), f"{path}/{count('seed_generator')}"
     for metric in metrics:
         for variable in _keras.metric_variables(metric):
-            yield id(variable), f"metrics/{path}/{count(f'{metric.name}/{variable.name}')}"
+            yield id(variable), f"metrics/{path}/{count(f'{_lasting_name(metric)}/{_lasting_name(variable)}')}"
     attributes = {} if _keras.is_functional(layer) else _attribute_names(layer)
     for sublayer in sublayers:
         name = attributes.get(id(sublayer)) or _snake(type(sublayer).__name__)
@@ -256,10 +256,10 @@ def _other_optimizers(model: Any, main: Any) -> Iterator[tuple[str, Any]]:
 def _metric_names(model: Any) -> Iterator[tuple[int, str]]:
     count = _Counter()
     for metric in model.metrics:
-        name = count(metric.name)
+        name = count(_lasting_name(metric))
         inner = _Counter()
         for variable in _keras.metric_variables(metric):
-            yield id(variable), f"metrics/{name}/{inner(variable.name)}"
+            yield id(variable), f"metrics/{name}/{inner(_lasting_name(variable))}"
 
 
 class _Counter:
@@ -272,6 +272,12 @@ class _Counter:
         number = self._seen.get(name, 0)
         self._seen[name] = number + 1
         return name if number == 0 else f"{name}_{number}"
+
+
+def _lasting_name(part: Any) -> str:
+    """Return the name of a variable or metric, without the number that Keras gives to what nobody named."""
+    kind = "variable" if isinstance(part, keras.Variable) else _keras.automatic_name(part)
+    return kind if re.fullmatch(rf"{re.escape(kind)}(_\d+)?", part.name) else str(part.name)
 
 
 def _snake(name: str) -> str:
