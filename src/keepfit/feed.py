@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keepfit import nested
 from keepfit.data import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.engine.base import Block
@@ -64,7 +61,6 @@ class Feed:
         self._steps_per_epoch = steps_per_epoch
         self._most_steps = most_steps
         self._left: int | None = None
-        self._order: tuple[int, NDArray[np.int64]] | None = None
         self._block_steps: int | None = None
         self._dry = False
         self._back: Block | None = None
@@ -145,28 +141,26 @@ class Feed:
         source = self.source
         assert isinstance(source, IndexedSource)
         size, offset = source.batch_size, self.cursor.offset
-        order = self._pass_order(source)
-        first = offset * size
-        if first >= len(order):
+        number, first, total = self.cursor.passes, offset * size, source.num_samples
+        if first >= total:
             return None
-        full = (len(order) - first) // size
-        if not source.resident:
-            rows = order[first : first + size]
+        full = (total - first) // size
+        if not source.is_dense:
+            rows = source.order(number, first, min(first + size, total))
             return Block(count=1, samples=len(rows), batches=(source.take(rows),))
-        if full == 0:
-            rows = order[first:]
-            return Block(count=1, samples=len(rows), arrays=source.arrays, rows=rows)
-        count = min(limit, full)
-        if count > 1:
-            if self._block_steps is None:
-                self._block_steps = self._most_steps(source.take(order[:size]))
-            count = min(count, self._block_steps)
-        return Block(count=count, samples=size, arrays=source.arrays, rows=order[first : first + count * size])
+        count = self._count(source, min(limit, full)) if full else 1
+        last = first + count * size if full else total
+        samples = size if full else total - first
+        if source.resident:
+            return Block(count, samples, arrays=source.arrays, rows=source.order(number, first, last))
+        return Block(count, samples, arrays=source.read(number, first, last))
 
-    def _pass_order(self, source: IndexedSource) -> NDArray[np.int64]:
-        if self._order is None or self._order[0] != self.cursor.passes:
-            self._order = (self.cursor.passes, source.pass_order(self.cursor.passes))
-        return self._order[1]
+    def _count(self, source: IndexedSource, most: int) -> int:
+        if most > 1:
+            if self._block_steps is None:
+                self._block_steps = self._most_steps(source.peek())
+            most = min(most, self._block_steps)
+        return most
 
     def _given_block(self) -> Block | None:
         source = self.source

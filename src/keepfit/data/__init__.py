@@ -3,7 +3,7 @@
 from keepfit.data.adapters import evaluation_source, training_source
 from keepfit.data.checks import check_lengths, named_leaves
 from keepfit.data.fingerprint import describe_difference, fingerprint
-from keepfit.data.order import batch_order, epoch_order, order_at
+from keepfit.data.order import Permutation, batch_order, epoch_order, order_at
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.data.split import split_validation
 from keepfit.data.weights import class_weighted
@@ -11,6 +11,7 @@ from keepfit.data.weights import class_weighted
 __all__ = [
     "BatchSource",
     "IndexedSource",
+    "Permutation",
     "Source",
     "StreamSource",
     "batch_order",

@@ -10,8 +10,8 @@ import numpy as np
 
 from keepfit import nested
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
-from keepfit.data.columns import Column, DenseColumn, Rows, column
-from keepfit.data.order import batch_order, epoch_order
+from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, column
+from keepfit.data.order import Permutation, Stretches, batch_order
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
 from keepfit.errors import warn
@@ -46,6 +46,9 @@ class ArraySource(IndexedSource):
         if all(isinstance(leaf, DenseColumn) for leaf in leaves):
             self.arrays = nested.map_structure(lambda leaf: leaf.array, columns, none_is_leaf=False)
             self.resident = True
+        self.is_dense = all(isinstance(leaf, (DenseColumn, MappedColumn)) for leaf in leaves)
+        self._stretches = Stretches(self._compute, count=self.num_samples)
+        self._permutation: tuple[int, Permutation] | None = None
 
     @classmethod
     def of(
@@ -99,13 +102,18 @@ class ArraySource(IndexedSource):
         """Return samples; those that lie in a row are a view."""
         return self._take(_run(indices))
 
-    def pass_order(self, number: int) -> NDArray[np.int64]:
-        """Return the order of one pass."""
+    def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return a stretch of the order of one pass."""
+        if not self._shuffle:
+            return np.arange(start, stop, dtype=np.int64)
+        return self._stretches.get(number, start, stop)
+
+    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
         if self._shuffle == "batch":
-            return batch_order(self._seed, number, self.num_samples, self.batch_size)
-        if self._shuffle:
-            return epoch_order(self._seed, number, self.num_samples)
-        return np.arange(self.num_samples, dtype=np.int64)
+            return batch_order(self._seed, number, self.num_samples, self.batch_size, start=start, stop=stop)
+        if self._permutation is None or self._permutation[0] != number:
+            self._permutation = (number, Permutation(self._seed, number, self.num_samples))
+        return self._permutation[1].stretch(start, stop)
 
     def _take(self, rows: Rows) -> Any:
         return nested.map_structure(lambda leaf: leaf.take(rows), self._columns, none_is_leaf=False)

@@ -7,6 +7,7 @@ the same for ever, whatever NumPy's generators become.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ _SORTED_UP_TO = 1024
 _ROUNDS = 8
 # Indices worked on at a time: their intermediate values stay in the processor's cache.
 _CHUNK = 1 << 14
+# Up to here the rounds of a network are looked up in tables of the square root's length: half a megabyte.
+_TABLES_UP_TO = 1 << 26
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -56,16 +59,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
         >>> sorted(epoch_order(seed=7, epoch=0, count=4).tolist())
         [0, 1, 2, 3]
     """
-    key = _key(seed, epoch, count)
-    if count <= _SORTED_UP_TO:
-        return _sorted_order(key, count)
-    network = _Network.of(key, count)
-    tables = network.tables()
-    order = np.empty(count, np.int64)
-    for start in range(0, count, _CHUNK):
-        stop = min(start + _CHUNK, count)
-        order[start:stop] = network.walk(np.arange(start, stop, dtype=np.int64), tables)
-    return order
+    return Permutation(seed, epoch, count).stretch(0, count)
 
 
 def order_at(seed: int, epoch: int, count: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -87,16 +81,91 @@ def order_at(seed: int, epoch: int, count: int, positions: NDArray[np.int64]) ->
         >>> order_at(7, 0, 10**12, np.array([5, 6])).tolist() == order_at(7, 0, 10**12, np.arange(7)).tolist()[5:]
         True
     """
-    key = _key(seed, epoch, count)
     places = np.asarray(positions, dtype=np.int64)
+    permutation = Permutation(seed, epoch, count)
     if places.size and (int(places.min()) < 0 or int(places.max()) >= count):
         raise ValueError(f"positions must be in [0, {count}), got {places.min()} to {places.max()}.")
-    if count <= _SORTED_UP_TO:
-        return _sorted_order(key, count)[places]
-    return _Network.of(key, count).walk(places, None)
+    return permutation.at(places)
 
 
-def batch_order(seed: int, epoch: int, count: int, batch_size: int) -> NDArray[np.int64]:
+class Permutation:
+    """The order of one epoch, any part of it at any time.
+
+    Args:
+        seed: Seed of the run, 0 or more.
+        epoch: Number of passes over the data before this one, 0 or more.
+        count: Size of the source, in samples; 1 or more.
+
+    Raises:
+        ValueError: As `epoch_order`.
+
+    Example:
+        >>> Permutation(7, 0, 10**12).stretch(5, 7).tolist() == Permutation(7, 0, 10**12).stretch(0, 7).tolist()[5:]
+        True
+    """
+
+    def __init__(self, seed: int, epoch: int, count: int) -> None:
+        key = _key(seed, epoch, count)
+        self.count = count
+        self._network: _Network | None = None
+        self._tables: list[_UINT64] | None = None
+        if count <= _SORTED_UP_TO:
+            self._sorted = _sorted_order(key, count)
+        else:
+            self._network = _Network.of(key, count)
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at some positions, in time proportional to their number.
+
+        Args:
+            positions: Places in the order, shape ``(m,)``, each in ``[0, count)``; not checked.
+        """
+        if self._network is None:
+            return self._sorted[positions]
+        if len(positions) <= _CHUNK:
+            return self._network.walk(positions, self._tables)
+        order = np.empty(len(positions), np.int64)
+        for start in range(0, len(positions), _CHUNK):
+            order[start : start + _CHUNK] = self._network.walk(positions[start : start + _CHUNK], self._tables)
+        return order
+
+    def stretch(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the samples at positions ``start`` to ``stop - 1``; quick for one stretch after another."""
+        if self._network is not None and self._tables is None and self.count <= _TABLES_UP_TO:
+            self._tables = self._network.tables()
+        return self.at(np.arange(start, stop, dtype=np.int64))
+
+
+class Stretches:
+    """An order that is asked for in small stretches, worked out in large ones.
+
+    Args:
+        compute: Returns the samples at positions ``start`` to ``stop - 1`` of pass ``number``.
+        count: Samples in a pass.
+        length: Positions to work out at once.
+    """
+
+    def __init__(
+        self, compute: Callable[[int, int, int], NDArray[np.int64]], *, count: int, length: int = 1 << 16
+    ) -> None:
+        self._compute = compute
+        self._count = count
+        self._length = length
+        self._number = -1
+        self._start = 0
+        self._held = np.empty(0, np.int64)
+
+    def get(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the samples at positions ``start`` to ``stop - 1`` of pass ``number``; not to be written to."""
+        if number != self._number or start < self._start or stop > self._start + len(self._held):
+            until = min(max(stop, start + self._length), self._count)
+            self._number, self._start, self._held = number, start, self._compute(number, start, until)
+        return self._held[start - self._start : stop - self._start]
+
+
+def batch_order(
+    seed: int, epoch: int, count: int, batch_size: int, *, start: int = 0, stop: int | None = None
+) -> NDArray[np.int64]:
     """Return the order of an epoch that is shuffled within each batch only.
 
     Args:
@@ -104,9 +173,11 @@ def batch_order(seed: int, epoch: int, count: int, batch_size: int) -> NDArray[n
         epoch: Number of passes over the data before this one, 0 or more.
         count: Size of the source, in samples; 1 or more.
         batch_size: Samples in a batch, 1 or more; the last one may have fewer.
+        start: First position that is asked for.
+        stop: Where to stop, None for the end; time is proportional to what is asked for.
 
     Returns:
-        Indices of shape ``(count,)``; places ``k * batch_size`` to
+        Indices of shape ``(stop - start,)``; places ``k * batch_size`` to
         ``(k + 1) * batch_size - 1`` hold just these values, in random order.
 
     Raises:
@@ -119,12 +190,16 @@ def batch_order(seed: int, epoch: int, count: int, batch_size: int) -> NDArray[n
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
-    keys = _hash(np.arange(count, dtype=np.uint64), _key(seed, epoch, count))
-    whole = count - count % batch_size
+    stop = count if stop is None else stop
+    first = start - start % batch_size
+    last = min(count, -(-stop // batch_size) * batch_size)
+    keys = _hash(np.arange(first, last, dtype=np.uint64), _key(seed, epoch, count))
+    whole = len(keys) - len(keys) % batch_size
     rows = np.argsort(keys[:whole].reshape(-1, batch_size), axis=1, kind="stable")
     starts = np.arange(0, whole, batch_size, dtype=np.int64)
     rest = np.argsort(keys[whole:], kind="stable") + whole
-    return np.concatenate([(rows + starts[:, None]).ravel(), rest]).astype(np.int64, copy=False)
+    order = np.concatenate([(rows + starts[:, None]).ravel(), rest]).astype(np.int64, copy=False) + first
+    return order[start - first : stop - first]
 
 
 def _sorted_order(key: int, count: int) -> NDArray[np.int64]:

@@ -69,11 +69,14 @@ class Source(ABC):
 class IndexedSource(Source):
     """Random access to samples.
 
+    An order is asked for in stretches: no source works out, or holds, that of a whole pass.
+
     Attributes:
         arrays: The batch structure over all samples, its leaves dense NumPy or
             JAX arrays or None; None as a whole where some leaf can only be
             sliced on the host. Never written to.
         resident: Whether ``arrays`` are there and may be copied to a device whole.
+        is_dense: Whether `take` gives dense arrays, so that several batches may be taken at once.
         size_bytes: Size of all samples, as given to the model.
     """
 
@@ -82,6 +85,7 @@ class IndexedSource(Source):
     batch_size: int
     arrays: Any = None
     resident: bool = False
+    is_dense: bool = False
     size_bytes: int = 0
 
     @abstractmethod
@@ -92,8 +96,15 @@ class IndexedSource(Source):
         """
 
     @abstractmethod
-    def pass_order(self, number: int) -> NDArray[np.int64]:
-        """Return the order in which pass ``number`` (0, 1, …) visits the samples, shape ``(num_samples,)``."""
+    def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return which samples come at places ``start`` to ``stop - 1`` of pass ``number`` (0, 1, …).
+
+        In time and memory proportional to ``stop - start``, wherever in the pass that is.
+        """
+
+    def read(self, number: int, start: int, stop: int) -> Any:
+        """Return the samples at places ``start`` to ``stop - 1`` of a pass, as `take` does; cheapest in a row."""
+        return self.take(self.order(number, start, stop))
 
 
 class BatchSource(Source):

@@ -19,14 +19,15 @@ from keepfit.state import Variables
 class Block:
     """Batches of one shape that are run in a row.
 
-    Either rows of arrays (``arrays`` and ``rows``), which an engine may keep on
-    its device and gather there, or batches as a source gave them.
+    Rows of arrays (``arrays`` and ``rows``), which an engine may keep on its
+    device and gather there; the samples of these batches one after another
+    (``arrays`` alone); or batches as a source gave them.
 
     Args:
         count: Number of batches, 1 or more.
         samples: Samples in each batch.
         arrays: Nested structure of arrays, first axis samples; or None.
-        rows: Rows of ``arrays``, shape ``(count * samples,)``; or None.
+        rows: Rows of ``arrays``, shape ``(count * samples,)``; None where these are all there are, in order.
         batches: The batches themselves where there are no ``arrays``.
     """
 

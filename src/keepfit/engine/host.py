@@ -39,12 +39,12 @@ def owned(array: Any) -> Any:
     return copy
 
 
-def stacked_rows(array: Any, rows: NDArray[np.int64], *, size: int, capacity: int) -> NDArray[Any]:
+def stacked_rows(array: Any, rows: NDArray[np.int64] | None, *, size: int, capacity: int) -> NDArray[Any]:
     """Gather rows of an array into batches.
 
     Args:
         array: Array of shape ``(samples, ...)``.
-        rows: Rows to take, shape ``(count * size,)``.
+        rows: Rows to take, shape ``(count * size,)``; None for all of them, in order.
         size: Samples in a batch.
         capacity: Length of the batch axis, ``count`` or more; what is beyond ``count`` is not initialised.
 
@@ -53,8 +53,11 @@ def stacked_rows(array: Any, rows: NDArray[np.int64], *, size: int, capacity: in
     """
     array = np.asarray(array)
     out = aligned_empty((capacity * size, *array.shape[1:]), array.dtype)
-    # mode="clip" lets NumPy write into `out` directly; the rows are in range.
-    np.take(array, rows, axis=0, out=out[: len(rows)], mode="clip")
+    if rows is None:
+        out[: len(array)] = array
+    else:
+        # mode="clip" lets NumPy write into `out` directly; the rows are in range.
+        np.take(array, rows, axis=0, out=out[: len(rows)], mode="clip")
     return out.reshape(capacity, size, *array.shape[1:])
 
 

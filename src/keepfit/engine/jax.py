@@ -330,10 +330,9 @@ class JaxEngine(Engine):
                 return jax.tree.map(lambda leaf: owned(leaf)[None], block.batches[0])
             return jax.tree.map(lambda *leaves: owned(np.stack(leaves)), *block.batches)
         size, rows = block.samples, block.rows
-        assert rows is not None
         sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), block.arrays)
         capacity = self.most_steps(sample)
-        if self._resident:
+        if self._resident and rows is not None:
             padded = np.zeros(capacity * size, np.int32)
             padded[: block.count * size] = rows
             return _gather_on_device(self._device_arrays(block.arrays), padded.reshape(capacity, size))
@@ -342,7 +341,6 @@ class JaxEngine(Engine):
     def _gathered(self, block: Block, *, capacity: int) -> Any:
         """Return a block's rows as batches on the host, the step axis of length ``capacity``."""
         rows, size = block.rows, block.samples
-        assert rows is not None
         return jax.tree.map(lambda a: stacked_rows(a, rows, size=size, capacity=capacity), block.arrays)
 
     def _device_arrays(self, arrays: Any) -> Any:

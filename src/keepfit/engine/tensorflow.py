@@ -272,7 +272,6 @@ class TensorFlowEngine(Engine):
             for batch in block.batches:
                 yield nested.map_structure(own_tensor, batch)
             return
-        assert block.rows is not None
         stack = self._gathered(block, capacity=block.count)
         for index in range(block.count):
             yield nested.map_structure(lambda leaf: None if leaf is None else tensor(leaf[index]), stack)  # noqa: B023
@@ -284,10 +283,9 @@ class TensorFlowEngine(Engine):
                 lambda *leaves: None if leaves[0] is None else tensor(np.stack(leaves)), *block.batches
             )
         size, rows = block.samples, block.rows
-        assert rows is not None
         batch_bytes = bytes_of(nested.map_structure(_row_of, block.arrays)) * size
         capacity = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(batch_bytes, 1)))
-        if self._resident:
+        if self._resident and rows is not None:
             padded = np.zeros(capacity * size, np.int64)
             padded[: block.count * size] = rows
             at = tf.constant(padded.reshape(capacity, size))
@@ -299,7 +297,6 @@ class TensorFlowEngine(Engine):
     def _gathered(self, block: Block, *, capacity: int) -> Any:
         """Return a block's rows as batches on the host, the step axis of length ``capacity``."""
         rows, size = block.rows, block.samples
-        assert rows is not None
         return nested.map_structure(
             lambda leaf: None if leaf is None else stacked_rows(leaf, rows, size=size, capacity=capacity), block.arrays
         )

@@ -246,11 +246,14 @@ class TorchEngine(Engine):
         if block.arrays is None:
             given = (nested.flatten(batch) for batch in block.batches)
             return block.batches[0], ([_aligned(_tensor(leaf)) for leaf in leaves] for leaves in given)
+        if block.rows is None:
+            tensors = [_tensor(leaf, shared=True) for leaf in nested.flatten(block.arrays)]
+            places = (slice(at * block.samples, (at + 1) * block.samples) for at in range(block.count))
+            return block.arrays, ([_aligned(_part(leaf, rows)) for leaf in tensors] for rows in places)
         host, tensors = self._on_device
         if host is not block.arrays:
             tensors = [_tensor(leaf, shared=True) for leaf in nested.flatten(block.arrays)]
             self._on_device = (block.arrays, tensors)
-        assert block.rows is not None
         rows = torch.as_tensor(block.rows).to(_device())
         # Each batch is memory of its own, which begins where kernels like it to begin.
         return block.arrays, ([_rows(leaf, index) for leaf in tensors] for index in rows.split(block.samples))
@@ -292,6 +295,10 @@ def _rows(leaf: Any, index: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return torch.index_select(leaf, 0, index)
     return None if leaf is None else np.take(leaf, index.numpy(), axis=0)
+
+
+def _part(leaf: Any, rows: slice) -> Any:
+    return None if leaf is None else leaf[rows]
 
 
 def _kept(value: Any) -> Any:

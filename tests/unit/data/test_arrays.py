@@ -73,7 +73,7 @@ def keras_batches(x, y=None, sample_weight=None, **settings):
 
 
 def our_batches(source, number=0):
-    order = source.pass_order(number)
+    order = source.order(number, 0, source.num_samples)
     size = source.batch_size
     return [source.take(order[start : start + size]) for start in range(0, len(order), size)]
 
@@ -164,7 +164,7 @@ def test_order_does_not_depend_on_the_cut(count, size, number, cut):
 def test_passes_and_seeds_differ():
     """Every pass and every seed has an order of its own."""
     x = np.arange(50)
-    orders = {tuple(training_source(x, seed=seed).pass_order(number)) for seed in (1, 2) for number in (0, 1, 2)}
+    orders = {tuple(training_source(x, seed=seed).order(number, 0, len(x))) for seed in (1, 2) for number in (0, 1, 2)}
     assert len(orders) == 6
 
 
@@ -228,7 +228,7 @@ def test_peek_is_like_a_batch():
 
 def test_evaluation_is_never_shuffled():
     """Evaluation reads samples in their order."""
-    assert evaluation_source(np.arange(9), batch_size=2).pass_order(3).tolist() == list(range(9))
+    assert evaluation_source(np.arange(9), batch_size=2).order(3, 0, 9).tolist() == list(range(9))
 
 
 def test_sample_weights_without_targets_warn():

@@ -70,7 +70,7 @@ def steps(source, place=(0, 0), *, resumed=False):
     number, offset = place
     for current in range(number, PASSES):
         source.begin_pass(current, resumed=resumed and current == number and offset > 0)
-        order = source.pass_order(current) if isinstance(source, IndexedSource) else None
+        order = source.order(current, 0, source.num_samples) if isinstance(source, IndexedSource) else None
         for index in range(offset if current == number else 0, 3):
             saved = (getattr(source, "consumed", None), source.get_state())
             if order is not None:
