@@ -1,6 +1,6 @@
 """keepfit makes ``fit()`` something you can call again and again.
 
-Public names: `attach`, `Run`, `History`, `errors`, `schedules`. They are loaded on first
+Public names: `attach`, `partitions`, `Run`, `History`, `errors`, `schedules`. They are loaded on first
 use, so that reading a run folder needs neither Keras nor a backend.
 """
 
@@ -13,13 +13,19 @@ from keepfit import _backend
 if TYPE_CHECKING:
     from keepfit import errors, schedules
     from keepfit._attach import attach
+    from keepfit.data import partitions
     from keepfit.history import History
     from keepfit.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["History", "Run", "__version__", "attach", "errors", "schedules"]
+__all__ = ["History", "Run", "__version__", "attach", "errors", "partitions", "schedules"]
 
-_HOMES = {"attach": "keepfit._attach", "Run": "keepfit.run", "History": "keepfit.history"}
+_HOMES = {
+    "attach": "keepfit._attach",
+    "partitions": "keepfit.data",
+    "Run": "keepfit.run",
+    "History": "keepfit.history",
+}
 
 _backend.choose()
 
@@ -31,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
     if name in ("errors", "schedules"):
         return importlib.import_module(f"keepfit.{name}")
-    if name in ("attach", "Run"):
+    if name in ("attach", "partitions", "Run"):
         _backend.check()
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value

@@ -11,6 +11,8 @@
     ├── RunClosed (RuntimeError)          the run was closed; its model's fit has gone back or moved on
     ├── FitUnderWay (RuntimeError)        a fit of the run is under way: this was called from inside it
     ├── RecipeChanged (ValueError)        fit k was recorded with another recipe
+    ├── PartitionFailed (RuntimeError)    a partition of the data could not be read
+    │   └── PartitionChanged              a partition is not what it was when the fit began
     ├── StateNotKept (LookupError)        a state that retention has thinned out, or that never was
     ├── RunFolderError (OSError)
     │   ├── NotARun                       a folder that holds something else
@@ -89,6 +91,24 @@ class RecipeChanged(KeepfitError, ValueError):
 
     fit: int
     differences: dict[str, tuple[Any, Any]]
+
+
+class PartitionFailed(KeepfitError, RuntimeError):
+    """A partition of the data could not be read; the model holds the last finished step.
+
+    Attributes:
+        partition: Its number, from 0, as it was given.
+        name: What it is called: its file, or its function.
+        sample: The first sample of it that was needed, from 0 within the partition; None if none was yet.
+    """
+
+    partition: int
+    name: str
+    sample: int | None
+
+
+class PartitionChanged(PartitionFailed):
+    """A partition is not what it was when the fit began: its size, content, columns or dtypes differ."""
 
 
 class StateNotKept(KeepfitError, LookupError):

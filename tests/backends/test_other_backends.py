@@ -25,6 +25,7 @@ SUITES = {
         "behaviour/test_many_fits.py",
         "behaviour/test_loaders.py",
     ),
+    "partitions": ("behaviour/test_partitions.py",),
     "phases": ("behaviour/test_phases.py",),
 }
 

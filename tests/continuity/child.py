@@ -1,10 +1,12 @@
 """The script that the kill tests run, kill and run again; it trains in three fits.
 
-Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``.
+Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``; ``MODEL@partitions`` reads its data from
+files, a few at a time.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import keepfit
 from keepfit import fitting
@@ -35,8 +38,23 @@ class Slow(keras.callbacks.Callback):
         Path("doing").write_text("training")
 
 
+def in_partitions(x: Any, y: Any) -> dict[str, Any]:
+    """Write data as files of several sizes, and return them as partitions that take a while to read."""
+    ends = [0, 20, 20, 33, 47, len(x)]
+    for number, (start, stop) in enumerate(itertools.pairwise(ends)):
+        np.savez(f"part-{number}.npz", x=x[start:stop], y=y[start:stop])
+    return {"x": keepfit.partitions([f"part-{n}.npz" for n in range(5)], load=slowly, window=2)}
+
+
+def slowly(path: str) -> tuple[Any, Any]:
+    """Read a partition; slowly, so that a kill falls inside an epoch."""
+    time.sleep(Slow.seconds / 5)
+    with np.load(path) as arrays:
+        return arrays["x"], arrays["y"]
+
+
 def forget(prefix: str) -> None:
-    """Let a resume leave tensors out, so that the kill tests can be seen to fail."""
+    """Let a resume leave tensors or a part of the state out, so that the kill tests can be seen to fail."""
     parted = fitting.parted
 
     def forgetful(*given: Any) -> Any:
@@ -44,6 +62,7 @@ def forget(prefix: str) -> None:
         for end in ends:
             for name in [name for name in end.tensors if name.startswith(prefix)]:
                 del end.tensors[name]
+            end.state.pop(prefix, None)
         return ends
 
     fitting.parted = forgetful
@@ -57,13 +76,14 @@ def main(directory: str, name: str, seconds: float) -> None:
     os.chdir(f"{directory}-files")
     if os.environ.get("TORTURE_FORGET"):
         forget(os.environ["TORTURE_FORGET"])
+    name, _, kind = name.partition("@")
     model, x, y = make(name)
+    data = in_partitions(x, y) if kind == "partitions" else {"x": x, "y": y}
     model = keepfit.attach(model, directory, checkpoint_share=0.5)
     print("training", flush=True)
     for phase in range(3):
         model.fit(
-            x,
-            y,
+            **data,
             batch_size=10,
             epochs=4,
             verbose=0,

@@ -4,6 +4,7 @@ from keepfit.data.adapters import evaluation_source, training_source
 from keepfit.data.checks import check_lengths, named_leaves
 from keepfit.data.fingerprint import describe_difference, fingerprint
 from keepfit.data.order import Permutation, batch_order, epoch_order, order_at
+from keepfit.data.partitioned import Partitions, PartitionSource, partitions
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.data.split import split_validation
 from keepfit.data.weights import class_weighted
@@ -11,6 +12,8 @@ from keepfit.data.weights import class_weighted
 __all__ = [
     "BatchSource",
     "IndexedSource",
+    "PartitionSource",
+    "Partitions",
     "Permutation",
     "Source",
     "StreamSource",
@@ -23,6 +26,7 @@ __all__ = [
     "fingerprint",
     "named_leaves",
     "order_at",
+    "partitions",
     "split_validation",
     "training_source",
 ]

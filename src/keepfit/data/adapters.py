@@ -14,6 +14,7 @@ from keepfit.data.arrays import ArraySource
 from keepfit.data.checks import check_alone, check_count, check_shuffle, unrecognised
 from keepfit.data.foreign import ForeignSource
 from keepfit.data.generator import GeneratorSource
+from keepfit.data.partitioned import Partitions, PartitionSource, Side
 from keepfit.data.pydataset import PyDatasetSource
 from keepfit.data.weights import check_class_weight
 from keepfit.errors import InvalidData
@@ -189,6 +190,18 @@ def _arrays(x: Any, settings: Settings) -> Source:
     )
 
 
+def _partitions(x: Any, settings: Settings) -> Source:
+    check_alone("partitions", y=settings.y, sample_weight=settings.sample_weight)
+    return PartitionSource(
+        x,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        seed=settings.seed,
+        shuffle=settings.shuffle,
+        class_weight=settings.class_weight,
+    )
+
+
 def _pydataset(x: Any, settings: Settings) -> Source:
     return PyDatasetSource(
         x,
@@ -221,6 +234,7 @@ def _refuse_class_weight(kind: str, settings: Settings) -> None:
 
 # Tried in this order; a new kind of data is one more line and one more file.
 ADAPTERS: list[Adapter] = [
+    Adapter("partitions", lambda x: isinstance(x, (Partitions, Side)), _partitions, batched=False),
     Adapter("data set", _keras.is_foreign_data, _foreign),
     Adapter("PyDataset", lambda x: isinstance(x, keras.utils.PyDataset), _pydataset),
     Adapter("generator", lambda x: isinstance(x, types.GeneratorType), _generator),

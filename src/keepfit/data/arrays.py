@@ -90,7 +90,7 @@ class ArraySource(IndexedSource):
         if y is not None and weights is not None:
             parts["sample_weight"] = weights
         columns = [_columns(name, part, mapped_bytes) for name, part in parts.items()]
-        size = batch_size or (-(-count // steps) if steps else DEFAULT_BATCH_SIZE)
+        size = batch_size or default_batch_size(count, steps)
         packed = keras.utils.pack_x_y_sample_weight(*columns)
         return cls(packed, batch_size=size, seed=seed, shuffle=shuffle)
 
@@ -117,6 +117,11 @@ class ArraySource(IndexedSource):
 
     def _take(self, rows: Rows) -> Any:
         return nested.map_structure(lambda leaf: leaf.take(rows), self._columns, none_is_leaf=False)
+
+
+def default_batch_size(count: int, steps: int | None) -> int:
+    """Return the batch size where none was given: the samples divided among the steps of an epoch, or Keras's."""
+    return -(-count // steps) if steps else DEFAULT_BATCH_SIZE
 
 
 def _columns(name: str, structure: Any, mapped_bytes: int) -> Any:

@@ -57,7 +57,7 @@ class MappedColumn(Column):
 
     def __init__(self, array: NDArray[Any]) -> None:
         self._array = np.asarray(array)
-        self._dtype = _model_dtype(array.dtype)
+        self._dtype = model_dtype(array.dtype)
         self.shape = array.shape
         self.size_bytes = math.prod(array.shape) * self._dtype.itemsize
 
@@ -102,7 +102,7 @@ def column(array: Any, *, name: str, mapped_bytes: int) -> Column:
     if isinstance(native, np.ndarray) and is_mapped(native) and native.nbytes > mapped_bytes:
         return MappedColumn(native)
     if isinstance(native, np.ndarray):
-        return DenseColumn(np.asarray(native).astype(_model_dtype(native.dtype), copy=False))
+        return DenseColumn(np.asarray(native).astype(model_dtype(native.dtype), copy=False))
     return DenseColumn(native.astype(keras.backend.floatx()) if _is_other_float(native.dtype) else native)
 
 
@@ -155,6 +155,19 @@ def check_dtype(dtype: Any, name: str) -> None:
         )
 
 
+def model_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a model gets values of a dtype: floats in Keras's ``floatx``."""
+    if not _is_other_float(dtype):
+        return dtype
+    if keras.backend.floatx() == "bfloat16":
+        import ml_dtypes
+
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    floatx: str = keras.backend.floatx()
+    return np.dtype(floatx)
+
+
 def _native(array: Any, name: str) -> Any:
     if is_jax(array):
         if array.is_deleted():
@@ -193,18 +206,6 @@ def _standard_name(dtype: Any) -> str | None:
     except ValueError:
         return None
     return name
-
-
-def _model_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if not _is_other_float(dtype):
-        return dtype
-    if keras.backend.floatx() == "bfloat16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    floatx: str = keras.backend.floatx()
-    return np.dtype(floatx)
 
 
 def _is_text(array: NDArray[Any]) -> bool:

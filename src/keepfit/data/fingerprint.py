@@ -20,6 +20,8 @@ import xxhash
 
 from keepfit import _keras
 from keepfit.data.columns import host_array, is_jax, is_pandas
+from keepfit.data.partitioned import Partitions
+from keepfit.data.partitioned.told import partition_differences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +55,8 @@ def fingerprint(tree: Any) -> dict[str, Any]:
         return {"kind": "list" if isinstance(tree, list) else "tuple", "items": items}
     if tree is None:
         return {"kind": "none"}
+    if isinstance(tree, Partitions):
+        return tree.fingerprint()
     if isinstance(tree, types.GeneratorType):
         return {"kind": "generator"}
     if isinstance(tree, keras.utils.PyDataset):
@@ -157,6 +161,8 @@ def _hash(array: Any) -> str:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> Iterator[str]:
     if old["kind"] != new["kind"]:
         yield f"{name or 'the data'} was {_kind(old)} and is now {_kind(new)}"
+    elif old["kind"] == "partitions":
+        yield from (f"{name or 'the data'}: {told}" for told in partition_differences(old, new))
     elif "items" in old:
         yield from _item_differences(old, new, name)
     elif old != new:

@@ -202,6 +202,11 @@ def batch_order(
     return order[start - first : stop - first]
 
 
+def place_hashes(partition: int, start: int, stop: int) -> _UINT64:
+    """Return a hash of each place ``start`` to ``stop - 1`` in a partition: uniform over 64 bits, the same for ever."""
+    return _hash(np.arange(start, stop, dtype=np.uint64), _key(partition, 0, 1))
+
+
 def _sorted_order(key: int, count: int) -> NDArray[np.int64]:
     keys = _hash(np.arange(count, dtype=np.uint64), key)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

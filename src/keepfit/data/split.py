@@ -11,6 +11,7 @@ import numpy as np
 from keepfit import _keras
 from keepfit.data.checks import check_rows, named_leaves
 from keepfit.data.columns import is_pandas
+from keepfit.data.partitioned import Partitions
 from keepfit.errors import InvalidArgument, InvalidData
 
 Data = tuple[Any, Any, Any]
@@ -20,7 +21,8 @@ def split_validation(x: Any, y: Any, sample_weight: Any, validation_split: float
     """Return the data without its last fraction, and that fraction, as Keras splits it.
 
     Args:
-        x: Inputs: arrays or nested structures of them.
+        x: Inputs: arrays or nested structures of them, or partitions, whose samples are held back by
+            a hash of their place, the same in every fit.
         y: Targets, or None.
         sample_weight: Weights, or None.
         validation_split: Fraction to hold back, greater than 0 and less than 1.
@@ -41,6 +43,9 @@ def split_validation(x: Any, y: Any, sample_weight: Any, validation_split: float
         raise InvalidArgument(
             f"validation_split must be greater than 0 and less than 1, got {validation_split}. Nothing was changed."
         )
+    if isinstance(x, Partitions):
+        sides = x.split(validation_split)
+        return (sides[0], y, sample_weight), (sides[1], None, None)
     leaves = named_leaves(x=x, y=y, sample_weight=sample_weight)
     for name, leaf in leaves:
         if not _keras.is_array_like(leaf):

@@ -1,0 +1,6 @@
+"""Data in partitions, of which a few are in memory at a time."""
+
+from keepfit.data.partitioned.partitions import Partitions, Side, partitions
+from keepfit.data.partitioned.source import PartitionSource
+
+__all__ = ["PartitionSource", "Partitions", "Side", "partitions"]

@@ -1,0 +1,152 @@
+"""``.npy`` and ``.npz`` files as partitions, read piece by piece."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from keepfit.data.partitioned.part import PIECE_BYTES, Part, Piece
+
+_NAMES = ("x", "y", "sample_weight")
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, stream: IO[bytes]) -> _Header:
+        version = npy.read_magic(stream)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"version {version} of the .npy format is not known")
+        shape, is_fortran, dtype = read(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, and reading those would execute code")
+        if not shape:
+            raise ValueError("it holds a single number, not rows of samples")
+        return cls(shape, is_fortran and len(shape) > 1, dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class NpyPart(Part):
+    """One or more ``.npy`` files: inputs, and maybe targets and weights.
+
+    Args:
+        paths: Files of ``x``, ``y`` and ``sample_weight``, as many as there are.
+    """
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self.paths = paths
+        self.name = ", ".join(str(path) for path in paths)
+
+    def count(self) -> int:
+        """Read the header of the first file."""
+        with self.paths[0].open("rb") as file:
+            return _Header.of(file).shape[0]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield rows of all files at a time."""
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb")) for path in self.paths]
+            for arrays in _pieces_of(files):
+                yield _packed(dict(zip(_NAMES, arrays, strict=False)))
+
+
+class NpzPart(Part):
+    """An ``.npz`` file.
+
+    Args:
+        path: The file.
+        target: The name of the array that is ``y``; the others are the inputs. None looks for
+            ``x``, ``y`` and ``sample_weight``.
+    """
+
+    def __init__(self, path: Path, target: str | None) -> None:
+        self.paths = (path,)
+        self.name = str(path)
+        self._target = target
+
+    def count(self) -> int:
+        """Read the header of one array."""
+        with zipfile.ZipFile(self.paths[0]) as archive, archive.open(self._members(archive)[0]) as stream:
+            return _Header.of(stream).shape[0]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield rows of all arrays at a time."""
+        with ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(self.paths[0]))
+            members = self._members(archive)
+            streams = [stack.enter_context(archive.open(member)) for member in members]
+            names = [member.removesuffix(".npy") for member in members]
+            for arrays in _pieces_of(streams):
+                yield self._named(dict(zip(names, arrays, strict=True)))
+
+    def _members(self, archive: zipfile.ZipFile) -> list[str]:
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        names = {member.removesuffix(".npy") for member in members}
+        if self._target is None and len(names) > 1 and not ("x" in names and names <= set(_NAMES)):
+            raise ValueError(
+                f"it holds the arrays {', '.join(sorted(names))}, and nothing says which are the targets: "
+                "give target= with the name of one, or name them x, y and sample_weight"
+            )
+        if self._target is not None and self._target not in names:
+            raise ValueError(f"it has no array {self._target!r}, only {', '.join(sorted(names))}")
+        return members
+
+    def _named(self, arrays: dict[str, Any]) -> Piece:
+        if self._target is None:
+            return _packed(arrays if "x" in arrays else {"x": next(iter(arrays.values()))})
+        return targeted(arrays, self._target)
+
+
+def targeted(columns: dict[str, Any], target: str) -> Piece:
+    """Return named arrays as a piece: one is the target, ``sample_weight`` the weights, the rest are inputs."""
+    inputs = {name: array for name, array in columns.items() if name not in (target, "sample_weight")}
+    x = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    return x, columns[target], columns.get("sample_weight")
+
+
+def _packed(arrays: dict[str, Any]) -> Piece:
+    return arrays["x"], arrays.get("y"), arrays.get("sample_weight")
+
+
+def _pieces_of(streams: Sequence[IO[bytes]]) -> Iterator[list[NDArray[Any]]]:
+    """Yield as many rows of each ``.npy`` stream at a time as make a piece."""
+    headers = [_Header.of(stream) for stream in streams]
+    count = headers[0].shape[0]
+    other = next((header.shape[0] for header in headers if header.shape[0] != count), None)
+    if other is not None:
+        raise ValueError(f"its arrays have different numbers of rows: {count} and {other}")
+    if any(header.is_fortran for header in headers):
+        # In Fortran order the rows of a piece are scattered over the whole file.
+        yield [_read(stream, header, count) for stream, header in zip(streams, headers, strict=True)]
+        return
+    step = max(1, PIECE_BYTES // max(1, sum(header.row_bytes for header in headers)))
+    for start in range(0, max(count, 1), step):
+        rows = min(step, count - start)
+        yield [_read(stream, header, rows) for stream, header in zip(streams, headers, strict=True)]
+
+
+def _read(stream: IO[bytes], header: _Header, rows: int) -> NDArray[Any]:
+    wanted = rows * header.row_bytes
+    data = stream.read(wanted)
+    if len(data) < wanted:
+        raise ValueError(f"it is truncated: {wanted} more bytes were expected, {len(data)} are there")
+    flat = np.frombuffer(data, header.dtype)
+    shape = (rows, *header.shape[1:])
+    return flat.reshape(shape[::-1]).T if header.is_fortran else flat.reshape(shape)

@@ -1,0 +1,110 @@
+"""One partition: something that gives rows, piece by piece."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import xxhash
+
+# A piece is large enough to read at full speed, and small beside a partition.
+PIECE_BYTES = 4 << 20
+_EDGE_BYTES = 4096
+
+Piece = tuple[Any, Any, Any]
+
+
+class Part(ABC):
+    """A partition of a data set.
+
+    Attributes:
+        name: What messages call it.
+        paths: The files it lies in; none for a function.
+        is_whole: Whether it comes in one piece, so that reading its beginning reads all of it.
+    """
+
+    name: str
+    paths: tuple[Path, ...] = ()
+    is_whole: bool = False
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return the number of samples; reads as little as the format allows."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the rows in order, as ``(x, y, sample_weight)`` of some rows each."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells whether the files are still the same: sizes and the hash of their edges."""
+        if not self.paths:
+            return {}
+        sizes, digest = [], xxhash.xxh3_64()
+        for path in self.paths:
+            size = _add_edges(path, digest)
+            sizes.append(size)
+        return {"bytes": sum(sizes), "edges": digest.hexdigest()}
+
+
+class FunctionPart(Part):
+    """What a function of the user returns.
+
+    Args:
+        function: Returns ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
+        name: What messages call it.
+        paths: The files that it is known to read.
+    """
+
+    is_whole = True
+
+    def __init__(self, function: Callable[[], Any], *, name: str, paths: tuple[Path, ...] = ()) -> None:
+        self._function = function
+        self.name = name
+        self.paths = paths
+
+    def count(self) -> int:
+        """Call the function, and count."""
+        return rows_of(self._packed())
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what the function returns."""
+        yield self._packed()
+
+    def _packed(self) -> Piece:
+        given = self._function()
+        if isinstance(given, tuple):
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(given)
+            return x, y, weights
+        return given, None, None
+
+
+def rows_of(piece: Piece) -> int:
+    """Return the number of rows in a piece: that of its first array."""
+    leaf = next(leaf for leaf in keras.tree.flatten(piece) if leaf is not None)
+    return int(np.shape(leaf)[0])
+
+
+def _add_edges(path: Path, digest: Any) -> int:
+    """Add the first and last bytes of a file, or of the files in a folder, to a hash; return the size."""
+    if path.is_dir():
+        total = 0
+        for inner in sorted(each for each in path.rglob("*") if each.is_file()):
+            digest.update(str(inner.relative_to(path)).encode())
+            # A store of many chunks is known by their names and sizes, and by what its small files say.
+            size = inner.stat().st_size
+            digest.update(str(size).encode())
+            if size <= _EDGE_BYTES:
+                digest.update(inner.read_bytes())
+            total += size
+        return total
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(file.read(_EDGE_BYTES))
+        file.seek(max(0, size - _EDGE_BYTES))
+        digest.update(file.read(_EDGE_BYTES))
+    return size

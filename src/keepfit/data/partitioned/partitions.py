@@ -1,0 +1,314 @@
+"""Data in partitions, of which a few are in memory at a time: what a user gives to ``fit`` as ``x``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepfit.data.partitioned.budget import Budget
+from keepfit.data.partitioned.formats import part_of
+from keepfit.data.partitioned.loading import Layout, OtherContentError, first_rows, loaded
+from keepfit.data.partitioned.part import Part
+from keepfit.data.partitioned.shelf import Arrays, Shelf
+from keepfit.data.partitioned.sides import rows_of_side
+from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed
+
+DEFAULT_WINDOW = 4
+
+
+def partitions(
+    parts: Iterable[Any],
+    *,
+    load: Callable[[Any], Any] | None = None,
+    target: str | None = None,
+    sizes: Sequence[int] | None = None,
+    window: int = DEFAULT_WINDOW,
+    memory: int | None = None,
+    workers: int = 1,
+    timeout_s: float | None = None,
+    on_error: str = "raise",
+) -> Partitions:
+    """Return data in partitions as one source for ``fit``, ``evaluate`` and ``predict``.
+
+    One epoch visits every sample once, in an order that depends on the run's
+    seed, the epoch, the sizes and the window alone; batches run across the
+    borders of partitions.
+
+    Args:
+        parts: The partitions, in an order that stays: paths (``.npy``, ``.npz``), tuples of paths of
+            ``x``, ``y`` and ``sample_weight``, or functions that return what ``fit`` takes.
+        load: Returns a partition, ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, for one of ``parts``;
+            None reads files by their format.
+        target: Name of the array or column that is ``y``, in files where arrays have names.
+        sizes: Samples in each partition; None looks once.
+        window: Partitions that are mixed at once, 1 or more; part of the recipe. A window over all
+            partitions gives the order of arrays in memory.
+        memory: Largest size of the data in memory, in bytes; None sets no limit. Where the window does
+            not fit, this is said.
+        workers: Partitions that are read in the background at once, each by a thread of its own.
+        timeout_s: Longest time to wait for a partition, in seconds; None waits.
+        on_error: ``"raise"`` where a partition cannot be read, or ``"skip"`` to go on without it.
+
+    Returns:
+        The data: ``x`` of ``fit``.
+
+    Raises:
+        InvalidArgument: An argument has no meaning.
+
+    Example:
+        >>> data = partitions([lambda: (np.zeros((3, 2)), np.zeros(3)), lambda: (np.ones((4, 2)), np.ones(4))])
+        >>> data.sizes
+        (3, 4)
+    """
+    given = list(parts) if not isinstance(parts, (str, Path)) else [parts]
+    if not given:
+        raise InvalidArgument("partitions() got no partitions. Nothing was changed. Give a list of paths or functions.")
+    for name, value in (("window", window), ("workers", workers)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidArgument(
+                f"partitions cannot take {name}={value!r}: expected a whole number, 1 or more. Nothing was changed.",
+                argument=name,
+                value=value,
+            )
+    if on_error not in ("raise", "skip"):
+        raise InvalidArgument(
+            f'partitions cannot take on_error={on_error!r}: expected "raise" or "skip". Nothing was changed.',
+            argument="on_error",
+            value=on_error,
+        )
+    if sizes is not None and (len(sizes) != len(given) or any(size < 0 for size in sizes)):
+        raise InvalidArgument(
+            f"partitions cannot take sizes={list(sizes)[:5]}: expected {len(given)} numbers, 0 or more, one for "
+            "each partition. Nothing was changed.",
+            argument="sizes",
+            value=sizes,
+        )
+    return Partitions(
+        tuple(part_of(item, number, load=load, target=target) for number, item in enumerate(given)),
+        sizes=None if sizes is None else tuple(int(size) for size in sizes),
+        settings=Settings(window=window, memory=memory, workers=workers, timeout_s=timeout_s, on_error=on_error),
+        load=load,
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How partitions are held; the arguments of `partitions`."""
+
+    window: int
+    memory: int | None
+    workers: int
+    timeout_s: float | None
+    on_error: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """The samples of partitions that are held back for validation, or the others.
+
+    Args:
+        partitions: The data.
+        fraction: How many samples are held back.
+        held_back: Whether it is those.
+    """
+
+    partitions: Partitions
+    fraction: float
+    held_back: bool
+
+
+class Partitions:
+    """Data in partitions; made by `partitions`.
+
+    Args:
+        parts: The partitions.
+        sizes: Samples in each, or None where they are still to be counted.
+        settings: How they are held.
+        load: What the user gave to read them.
+    """
+
+    def __init__(
+        self, parts: tuple[Part, ...], *, sizes: tuple[int, ...] | None, settings: Settings, load: Any = None
+    ) -> None:
+        self.parts = parts
+        self.settings = settings
+        self.load = load
+        self._sizes = sizes
+        self._facts: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._head: tuple[Layout, list[NDArray[Any]]] | None = None
+        self._shelf: Shelf | None = None
+        self._sides: dict[tuple[float, bool], NDArray[np.int64]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Samples in each partition; counted once where they were not given."""
+        if self._sizes is None:
+            self._sizes = tuple(self._tried(number, part.count) for number, part in enumerate(self.parts))
+        return self._sizes
+
+    @property
+    def count(self) -> int:
+        """Samples in all."""
+        return sum(self.sizes)
+
+    def split(self, fraction: float) -> tuple[Side, Side]:
+        """Return the samples to train on and those that are held back, by a hash of their place."""
+        return Side(self, fraction, held_back=False), Side(self, fraction, held_back=True)
+
+    def side_sizes(self, side: Side) -> NDArray[np.int64]:
+        """Return how many samples of each partition are on a side."""
+        key = (side.fraction, side.held_back)
+        if key not in self._sides:
+            self._sides[key] = np.array([len(self.side_rows(side, number)) for number in range(len(self.parts))])
+        return self._sides[key]
+
+    def side_rows(self, side: Side, number: int) -> NDArray[np.int64]:
+        """Return the rows of a partition that are on a side."""
+        return rows_of_side(number, self.sizes[number], side.fraction, held_back=side.held_back)
+
+    # What the rows are like
+
+    def head(self, count: int) -> list[NDArray[Any]]:
+        """Return the first rows, ``count`` or as many as there are, array by array; they are read once."""
+        wanted = min(count, self.count)
+        if self._head is None or len(self._head[1][0]) < wanted:
+            self._head = self._first_rows(wanted)
+        return [array[:wanted] for array in self._head[1]]
+
+    @property
+    def layout(self) -> Layout:
+        """What all rows have in common."""
+        self.head(1)
+        assert self._head is not None
+        return self._head[0]
+
+    def _first_rows(self, count: int) -> tuple[Layout, list[NDArray[Any]]]:
+        layout: Layout | None = None
+        taken: list[list[NDArray[Any]]] = []
+        missing = count
+        for number, part in enumerate(self.parts):
+            if self.sizes[number] and missing > 0:
+                found = self._tried(number, lambda part=part, missing=missing: first_rows(part, missing))  # type: ignore[misc]
+                if found is None:
+                    continue
+                layout = layout or found[0]
+                taken.append(found[1])
+                missing -= len(found[1][0])
+        if layout is None:
+            raise InvalidData("There are no samples in any of the partitions. Nothing was changed.")
+        return layout, [np.concatenate(parts) for parts in zip(*taken, strict=True)]
+
+    # Partitions in memory
+
+    @property
+    def shelf(self) -> Shelf:
+        """The partitions in memory."""
+        if self._shelf is None:
+            budget = Budget.of(
+                self.layout,
+                self.sizes,
+                workers=self.settings.workers,
+                memory=self.settings.memory,
+                is_whole=any(part.is_whole for part in self.parts),
+            )
+            self._shelf = Shelf(self._load, places=budget.places(self.settings.window))
+        return self._shelf
+
+    def get(self, wanted: dict[int, int]) -> dict[int, Arrays]:
+        """Return partitions in memory.
+
+        Args:
+            wanted: Number of each partition -> the first sample that is needed of it.
+
+        Raises:
+            PartitionFailed: One cannot be read.
+        """
+        found: dict[int, Arrays] = {}
+        for number in wanted:
+            try:
+                found[number] = self.shelf.get(number, keep=wanted, timeout_s=self.settings.timeout_s)
+            except Exception as error:
+                raise self._failed(number, error, sample=wanted[number]) from error
+        return found
+
+    def close(self) -> None:
+        """Let go of the partitions in memory; they are read again when they are needed."""
+        if self._shelf is not None:
+            self._shelf.clear()
+
+    def _load(self, number: int) -> Arrays:
+        noted = self._facts.get(number)
+        if noted is not None and (now := self.parts[number].facts()) != noted[1]:
+            raise OtherContentError(_told(noted[1], now))
+        return loaded(self.parts[number], self.layout, self.sizes[number])
+
+    # What identifies them
+
+    def note(self) -> list[dict[str, Any]]:
+        """Note what the files are like now, and return it; they must stay so while a fit lasts."""
+        for number in range(len(self.parts)):
+            self._note(number)
+        return [self._facts[number][1] for number in range(len(self.parts))]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what identifies the data, as plain data."""
+        facts = self.note()
+        return {
+            "kind": "partitions",
+            "samples": self.count,
+            "window": self.settings.window,
+            "sizes": list(self.sizes),
+            "names": [_short(part) for part in self.parts],
+            "files": facts,
+            "rows": self.layout.facts(),
+        }
+
+    def _note(self, number: int) -> None:
+        part = self.parts[number]
+        stamp = self._tried(number, lambda: [_stamp(path) for path in part.paths])
+        if number not in self._facts or self._facts[number][0] != stamp:
+            self._facts[number] = (stamp, self._tried(number, part.facts))
+
+    def _tried(self, number: int, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Exception as error:
+            raise self._failed(number, error, sample=None) from error
+
+    def _failed(self, number: int, error: Exception, *, sample: int | None) -> KeepfitError:
+        kind = PartitionChanged if isinstance(error, OtherContentError) else PartitionFailed
+        name = self.parts[number].name
+        what = f"{type(error).__name__}: {error}" if kind is PartitionFailed else str(error)
+        asked = "while the data was looked at" if sample is None else f"when its sample {sample} was needed"
+        verb = "is not what it was when the fit began" if kind is PartitionChanged else "could not be read"
+        return kind(
+            f"Partition {number} ({name}) {verb}, {asked}: {what}. "
+            "Nothing of the step was trained: the model is as the last finished step left it. "
+            "Repair the partition and call fit again, or run the script again: it goes on from there. "
+            'partitions(..., on_error="skip") goes on without such a partition.',
+            partition=number,
+            name=name,
+            sample=sample,
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _short(part: Part) -> str:
+    return ", ".join(path.name for path in part.paths) or part.name
+
+
+def _told(before: dict[str, Any], now: dict[str, Any]) -> str:
+    if before.get("bytes") != now.get("bytes"):
+        return f"its files have {now.get('bytes')} bytes, expected {before.get('bytes')}"
+    return "its files have other content of the same size"

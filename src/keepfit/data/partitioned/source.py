@@ -1,0 +1,146 @@
+"""Partitions as a source of batches: any sample at any time, cheapest in the order of the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keepfit.data.arrays import default_batch_size
+from keepfit.data.order import Stretches, batch_order
+from keepfit.data.partitioned.partitions import Partitions, Side
+from keepfit.data.partitioned.windows import WindowedOrder
+from keepfit.data.source import IndexedSource
+from keepfit.data.weights import sample_weights
+from keepfit.errors import InvalidData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PartitionSource(IndexedSource):
+    """Samples in partitions.
+
+    Args:
+        data: The partitions, or one side of a split of them.
+        batch_size: Samples in a batch; None divides the samples among ``steps``, or means 32.
+        steps: Batches in an epoch, or None.
+        seed: Seed of the orders, 0 or more.
+        shuffle: True (in windows), ``"batch"`` (within each batch) or False.
+        class_weight: Class number -> weight, or None.
+
+    Raises:
+        InvalidData: There are no samples.
+        PartitionFailed: A partition that must be looked at cannot be read.
+    """
+
+    exactness = "exact"
+    is_dense = True
+
+    def __init__(
+        self,
+        data: Partitions | Side,
+        *,
+        batch_size: int | None,
+        steps: int | None,
+        seed: int,
+        shuffle: bool | str,
+        class_weight: Mapping[int, float] | None = None,
+    ) -> None:
+        self._side = data if isinstance(data, Side) else None
+        self._data = data.partitions if isinstance(data, Side) else data
+        self._sizes = np.array(self._data.sizes if self._side is None else self._data.side_sizes(self._side))
+        self._ends = np.cumsum(self._sizes)
+        self.num_samples = int(self._sizes.sum())
+        if not self.num_samples:
+            raise InvalidData("There are no samples in any of the partitions. Nothing was changed.")
+        self.batch_size = batch_size or default_batch_size(self.num_samples, steps)
+        self.num_batches = -(-self.num_samples // self.batch_size)
+        self._layout = self._data.layout
+        self.size_bytes = self.num_samples * self._layout.row_bytes
+        self._seed, self._shuffle, self._class_weight = seed, shuffle, class_weight
+        self._windows = WindowedOrder(self._sizes, window=self._data.settings.window, seed=seed)
+        self._stretches = Stretches(self._compute, count=self.num_samples)
+        self._rows: dict[int, NDArray[np.int64]] = {}
+        self._data.note()
+        self._places = self._data.shelf.places  # the budget is checked before anything changes
+
+    def peek(self) -> Any:
+        """Return the first rows of the data."""
+        return self._batch(self._data.head(min(self.batch_size, self.num_samples)))
+
+    def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return a stretch of the order of one pass: numbers of samples, counted through the partitions."""
+        if not self._shuffle:
+            return np.arange(start, stop, dtype=np.int64)
+        return self._stretches.get(number, start, stop)
+
+    def take(self, indices: NDArray[np.int64]) -> Any:
+        """Return samples; partitions are read in the order in which these need them, never too many at once."""
+        owners = np.searchsorted(self._ends, indices, side="right")
+        out = self._layout.empty(len(indices))
+        done = 0
+        while done < len(indices):
+            until = done + _within(owners[done:], self._data.settings.window)
+            self._fill(out, indices, owners, slice(done, until))
+            done = until
+        return self._batch(out)
+
+    def read(self, number: int, start: int, stop: int) -> Any:
+        """Return a stretch of a pass, and begin to read the partition that comes after it."""
+        batch = self.take(self.order(number, start, stop))
+        here, coming = self._around(number, stop)
+        self._data.shelf.read_ahead(coming, keep=here)
+        return batch
+
+    def _around(self, number: int, place: int) -> tuple[list[int], list[int]]:
+        """Return the partitions in use at a place of a pass, and those that come next."""
+        ahead = self._data.settings.workers
+        if self._shuffle is True:
+            at = min(place, self.num_samples - 1)
+            return self._windows.partitions_at(number, at), self._windows.partitions_after(number, at, ahead)
+        filled = np.flatnonzero(self._sizes)
+        here = int(np.searchsorted(self._ends, place % self.num_samples, side="right"))
+        at = int(np.searchsorted(filled, here))
+        return [here], [int(part) for part in np.roll(filled, -at)[1 : ahead + 1]]
+
+    def _fill(
+        self, out: list[NDArray[Any]], indices: NDArray[np.int64], owners: NDArray[np.int64], places: slice
+    ) -> None:
+        mine, rows = owners[places], indices[places] - (self._ends - self._sizes)[owners[places]]
+        numbers, firsts = np.unique(mine, return_index=True)
+        by_need = np.argsort(firsts)
+        wanted = {int(numbers[at]): self._row(int(numbers[at]), int(rows[firsts[at]])) for at in by_need}
+        for number, arrays in self._data.get(wanted).items():
+            at = np.flatnonzero(mine == number)
+            local = self._row(number, rows[at])
+            for target, array in zip(out, arrays, strict=True):
+                target[places.start + at] = array[local]
+
+    def _row(self, number: int, row: Any) -> Any:
+        """Return where a sample lies in its partition, for its number on this side."""
+        if self._side is None:
+            return row
+        if number not in self._rows:
+            if len(self._rows) > self._places:
+                self._rows.clear()
+            self._rows[number] = self._data.side_rows(self._side, number)
+        return self._rows[number][row]
+
+    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        if self._shuffle == "batch":
+            return batch_order(self._seed, number, self.num_samples, self.batch_size, start=start, stop=stop)
+        return self._windows.stretch(number, start, stop)
+
+    def _batch(self, arrays: list[NDArray[Any]]) -> Any:
+        x, y, weights = self._layout.packed(arrays)
+        weights = None if y is None else sample_weights(y, weights, self._class_weight)
+        return keras.utils.pack_x_y_sample_weight(x, y, weights)
+
+
+def _within(owners: NDArray[np.int64], most: int) -> int:
+    """Return how many of the first samples lie in ``most`` partitions together."""
+    firsts = np.sort(np.unique(owners, return_index=True)[1])
+    return int(firsts[most]) if len(firsts) > most else len(owners)

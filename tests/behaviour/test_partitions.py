@@ -1,0 +1,235 @@
+"""Training on partitions: the bits of arrays in memory, resumable at any sample, whatever goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keepfit
+from keepfit import errors, fitting
+from tests.behaviour.processes import attach_quietly
+from tests.bits import differing, state_bits
+from tests.continuity.child import forget
+from tests.models import make
+
+ENDS = [0, 20, 20, 33, 47, 70]
+OPTIONS: dict[str, Any] = {"batch_size": 8, "epochs": 3, "verbose": 0}
+
+
+def written(folder: Path, x: Any, y: Any) -> list[Path]:
+    """Write data as partitions of several sizes, one of them empty."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"part-{number}.npz" for number in range(len(ENDS) - 1)]
+    for path, (start, stop) in zip(paths, itertools.pairwise(ENDS), strict=True):
+        np.savez(path, x=x[start:stop], y=y[start:stop])
+    return paths
+
+
+def trained(*data: Any, name: str = "dropout_batch_norm", **options: Any) -> tuple[Any, Any, Any]:
+    """Return the bits and the logs after a fit, and how often the model's step was traced."""
+    model, _, _ = make(name)
+    traced = []
+    step = model.compute_loss
+    model.compute_loss = lambda *args, **kwargs: (traced.append(1), step(*args, **kwargs))[1]
+    with keepfit.Run(model, seed=5) as run:
+        history = run.fit(*data, **{**OPTIONS, **options})
+    return state_bits(model), history.history, len(traced)
+
+
+@pytest.mark.parametrize("name", ["dropout_batch_norm", "convolution"])
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_partitions_in_the_order_of_memory_give_the_bits_of_memory(shuffle: Any, name: str, tmp_path: Path) -> None:
+    """A window over all partitions, or no shuffling: weights, optimizer, metrics and logs are those of arrays."""
+    _, x, y = make(name)
+    window = 2 if shuffle is not True else 4
+    data = keepfit.partitions(written(tmp_path, x, y), window=window)
+    in_memory, logs, traced = trained(x, y, name=name, shuffle=shuffle)
+    in_parts, own_logs, own_traced = trained(data, name=name, shuffle=shuffle)
+    assert differing(in_memory, in_parts) == []
+    assert logs == own_logs
+    assert own_traced == traced  # no more shapes of batches than with arrays
+
+
+def test_another_window_is_another_order(tmp_path: Path) -> None:
+    """The test above can fail: with a smaller window the bits are others."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path, x, y)
+    assert differing(trained(x, y)[0], trained(keepfit.partitions(paths, window=2))[0]) != []
+
+
+def test_evaluating_and_predicting_are_those_of_memory(tmp_path: Path) -> None:
+    """Partitions are data to evaluate and predict on, too, and to validate on."""
+    model, x, y = make("dropout_batch_norm")
+    data = keepfit.partitions(written(tmp_path, x, y), window=1)
+    with keepfit.Run(model, seed=5) as run:
+        run.fit(x, y, **OPTIONS)
+        assert run.evaluate(data, batch_size=8, verbose=0) == run.evaluate(x, y, batch_size=8, verbose=0)
+        assert np.array_equal(run.predict(data, batch_size=8, verbose=0), run.predict(x, batch_size=8, verbose=0))
+    logs = [trained(x, y, validation_data=held)[1] for held in (data, (x, y))]
+    assert logs[0] == logs[1]
+
+
+class Stop(keras.callbacks.Callback):
+    """Ctrl-C at a step, counted over the process, once."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._left = [step]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 4, 9, 13, 20, 26])
+@pytest.mark.parametrize("again", ["in the process", "in another"])
+def test_a_fit_that_was_cut_at_any_step_ends_with_the_same_bits(step: int, again: str, tmp_path: Path) -> None:
+    """Nine steps an epoch, cut in the middle of partitions and at borders of epochs, and gone on with."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path / "data", x, y)
+    whole = trained(keepfit.partitions(paths, window=2))[0]
+    data = keepfit.partitions(paths, window=2)
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5, plan="fused")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, **OPTIONS, callbacks=[Stop(step)])
+    if again == "in another":
+        model.run.close()
+        data = keepfit.partitions(paths, window=2)
+        model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5, plan="fused")
+    model.fit(data, **OPTIONS, callbacks=[Stop(1000)])
+    assert differing(whole, state_bits(model)) == []
+
+
+def test_without_its_place_in_the_data_a_fit_ends_with_other_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of the test above: a resume that begins the pass anew."""
+    _, x, y = make("dropout_batch_norm")
+    data = keepfit.partitions(written(tmp_path / "data", x, y), window=2)
+    whole = trained(data)[0]
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5, plan="fused")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, **OPTIONS, callbacks=[Stop(13)])
+    model.run.close()
+    monkeypatch.setattr(fitting, "parted", fitting.parted)
+    forget("cursor")
+    model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5, plan="fused")
+    model.fit(data, **OPTIONS, callbacks=[Stop(1000)])
+    assert differing(whole, state_bits(model)) != []
+
+
+def test_a_resume_reads_only_what_it_needs(tmp_path: Path) -> None:
+    """Cut in the last epoch: the other process reads the window there and what follows, not what came before."""
+    read: list[int] = []
+    _, x, y = make("dropout_batch_norm")
+
+    def load(number: int) -> Any:
+        read.append(number)
+        return x[number * 10 : (number + 1) * 10], y[number * 10 : (number + 1) * 10]
+
+    def data() -> Any:
+        return keepfit.partitions(range(7), load=load, sizes=[10] * 7, window=1)
+
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data(), **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(14 * 2 + 12)])
+    model.run.close()
+    read.clear()
+    model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+    model.fit(data(), **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(1000)])
+    join_readers()
+    # The first rows are looked at; then the last partition of the epoch, and one or two that the next would begin with.
+    assert len(read) <= 4
+
+
+def join_readers() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("keepfit-partition"):
+            thread.join()
+
+
+def test_a_fit_goes_on_inside_a_pass(tmp_path: Path) -> None:
+    """``steps_per_epoch`` leaves a pass unfinished, and the next fit goes on there: five fits are one."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path, x, y)
+    whole = trained(keepfit.partitions(paths, window=2), steps_per_epoch=3, epochs=5)[0]
+    data = keepfit.partitions(paths, window=2)
+    model, _, _ = make("dropout_batch_norm")
+    with keepfit.Run(model, seed=5) as run:
+        for _ in range(5):
+            run.fit(data, **{**OPTIONS, "epochs": 1}, steps_per_epoch=3)
+    assert differing(whole, state_bits(model)) == []
+
+
+def test_a_split_is_the_same_in_every_fit(tmp_path: Path) -> None:
+    """The validation data does not depend on seed, window or shuffle, and is not trained on."""
+    _, x, y = make("dropout_batch_norm")
+    data = keepfit.partitions(written(tmp_path, x, y), window=2)
+    model, _, _ = make("dropout_batch_norm")
+    with keepfit.Run(model, seed=5) as run:
+        held = run.fit(data, validation_split=0.3, **OPTIONS).history["val_loss"][-1]
+        side = data.split(0.3)[1]
+        assert run.evaluate(side, batch_size=8, verbose=0)[0] == held
+        run.fit(data, validation_split=0.3, **OPTIONS)
+        assert run.recorder.fits[2].phase == "continues"
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "changed"])
+def test_a_fault_leaves_the_last_finished_step_and_a_repair_goes_on(fault: str, tmp_path: Path) -> None:
+    """In the middle of an epoch a file is damaged: an error names it; repaired, the end has the control's bits."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path / "data", x, y)
+    whole = trained(keepfit.partitions(paths, window=1))[0]
+    bad = paths[3]
+    content = bad.read_bytes()
+
+    class Damage(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1 and not self._steps:
+                data.close()
+                self._steps = 1
+                if fault == "missing":
+                    bad.unlink()
+                else:
+                    bad.write_bytes(content[:-200] if fault == "truncated" else content[:-1] + b"\x07")
+
+    data = keepfit.partitions(paths, window=1)
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+    with pytest.raises(errors.PartitionFailed, match=r"Partition 3 \(.*part-3.npz\)") as raised:
+        model.fit(data, **OPTIONS, callbacks=[Damage()])
+    assert raised.value.partition == 3
+    assert "fit 1, epoch 2" in " ".join(raised.value.__notes__)
+    assert int(model.optimizer.iterations) == model.run.position.step
+    bad.write_bytes(content)
+    model.fit(data, **OPTIONS, callbacks=[Damage()])
+    model.run.close()
+    assert differing(whole, state_bits(model)) == []
+
+
+def test_partitions_that_changed_between_processes_are_refused(tmp_path: Path) -> None:
+    """The recipe knows the files; the message says which one is another."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path / "data", x, y)
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run")
+    model.fit(keepfit.partitions(paths), **OPTIONS)
+    model.run.close()
+    np.savez(paths[2], x=x[20:33] + 1, y=y[20:33])
+    model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run")
+    with pytest.raises(errors.RecipeChanged, match=r"partition 2 \(part-2.npz\) has other content"):
+        model.fit(keepfit.partitions(paths), **OPTIONS)
+    with pytest.raises(errors.RecipeChanged, match="the window was 4 partitions and is now 2"):
+        model.fit(keepfit.partitions(written(tmp_path / "data", x, y), window=2), **OPTIONS)
