@@ -24,7 +24,7 @@ SUPPORTED = ("3.13", "3.14", "3.15")
 
 _MODULE_NAMES = {
     "backend.common.global_state": ("get_global_attribute", "set_global_attribute"),
-    "models.functional": ("Functional",),
+    "models.functional": ("Functional", "operation_fn"),
     "random.seed_generator": ("GLOBAL_SEED_GENERATOR", "draw_seed"),
     "trainers.data_adapters": ("get_data_adapter", "is_tf_dataset", "is_torch_dataloader", "is_grain_dataset"),
     "trainers.data_adapters.array_slicing": ("can_slice_array", "convert_to_sliceable"),
@@ -633,3 +633,120 @@ def point_summaries(callback: Any) -> None:
     if callback._prev_summary_state:
         callback._pop_writer()
         callback._push_writer(callback._train_writer, callback._global_train_batch)
+
+
+# --- prefix ---
+
+
+# What must be Keras's own for a step to see no more of a batch than what the model's `call` does with it.
+_STEPS = (
+    "__call__",
+    "_compute_loss",
+    "compute_loss",
+    "compute_loss_and_updates",
+    "compute_metrics",
+    "predict_step",
+    "stateless_call",
+    "stateless_compute_loss",
+    "test_step",
+    "train_step",
+)
+
+
+def own_step(model: Any) -> str | None:
+    """Return the name of a method through which a model's own code may see the inputs; None where all are Keras's."""
+    kind = type(model)
+    for name in _STEPS:
+        if name in vars(model) or getattr(kind, name, None) is not getattr(keras.Model, name, None):
+            return name
+    return None
+
+
+def graph_of(layer: Any) -> Any | None:
+    """Return the functional graph that a layer runs when it is called; None where its class runs other code."""
+    from keras.src.models.functional import Functional
+
+    kind = type(layer)
+    if "call" in vars(layer) or kind.__call__ is not keras.layers.Layer.__call__:
+        return None
+    if isinstance(layer, keras.Sequential):
+        found = getattr(layer, "_functional", None) if kind.call is keras.Sequential.call else None
+        return found or None
+    return layer if isinstance(layer, Functional) and kind.call is Functional.call else None
+
+
+def graph_nodes(graph: Any) -> list[Any]:
+    """Return the calls of a functional graph in the order in which Keras makes them."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in graph._nodes_by_depth[depth] if node.operation and not node.is_input]
+
+
+def node_arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a layer is called with in a graph, symbolic tensors among it."""
+    return node.arguments.args, node.arguments.kwargs
+
+
+def call_node(node: Any, values: dict[int, Any], **context: Any) -> list[Any]:
+    """Make a call of a graph as Keras does.
+
+    Args:
+        node: The call.
+        values: Id of a symbolic tensor -> its value.
+        context: ``training`` and the like.
+
+    Returns:
+        The values of ``node.outputs``.
+    """
+    from keras.src.models.functional import operation_fn
+
+    args, kwargs = node.arguments.fill_in(values)
+    return list(keras.tree.flatten(operation_fn(node.operation, **context)(*args, **kwargs)))
+
+
+def pack_outputs(graph: Any, values: list[Any]) -> Any:
+    """Return a graph's outputs in the structure in which its model gives them."""
+    packed = keras.tree.pack_sequence_as(graph._outputs_struct, values)
+    return packed[0] if isinstance(packed, (list, tuple)) and len(packed) == 1 else packed
+
+
+def graph_inputs(graph: Any, inputs: Any) -> list[Any]:
+    """Return what a graph is given as it takes it: flat, of the right dtypes and ranks."""
+    return list(graph._standardize_inputs(inputs))
+
+
+def maker_of(tensor: Any) -> tuple[Any, int]:
+    """Return the operation that gave a symbolic tensor, and which of its outputs it is."""
+    operation, _, index = tensor._keras_history
+    return operation, int(index)
+
+
+def own_weights(layer: Any) -> list[Any]:
+    """Return the weights that a layer itself was made with as ones to train, whether they do or not."""
+    found: list[Any] = layer._trainable_variables
+    return found
+
+
+def dtype_bytes(dtype: Any) -> int:
+    """Return the bytes of a number of one of Keras's dtypes."""
+    bits = "".join(letter for letter in keras.backend.standardize_dtype(dtype).split("_")[0] if letter.isdigit())
+    return max(int(bits or 8) // 8, 1)
+
+
+def is_masked(tensor: Any) -> bool:
+    """Return whether a symbolic tensor carries a mask."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+@contextmanager
+def calling(model: Any, function: Callable[..., Any]) -> Iterator[None]:
+    """Let a model run another function in the place of its own ``call``, on whatever that takes."""
+    attributes = vars(model)
+    names = {"call": function, "_manual_input_spec": None}
+    before = {name: attributes[name] for name in names if name in attributes}
+    attributes.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            attributes.pop(name, None)
+        attributes.update(before)

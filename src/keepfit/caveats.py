@@ -12,19 +12,28 @@ from keepfit.journal import FitRecord
 from keepfit.recipe import learning_rate_config
 from keepfit.request import FitRequest
 
+_USED = {True: "kept", False: "not kept"}
 _CONDITIONS = ("backend", "plan", "device", "threads", "jax", "tensorflow", "torch", "keras")
 
 
-def other_conditions(before: dict[str, Any], record: FitRecord) -> str | None:
+def other_conditions(before: dict[str, Any], record: FitRecord, *, resumed: bool = True) -> str | None:
     """Return what to say when a fit runs on something else than the state it begins with, else None.
 
     Args:
         before: The plan under which that state was reached.
         record: The fit, with its plan.
+        resumed: Whether the fit goes on inside, rather than behind another one.
     """
-    changed = [
+    names = _CONDITIONS
+    changed = []
+    cached = [bool((plan.get("prefix") or {}).get("used")) for plan in (before, record.plan)]
+    if cached[0] != cached[1]:
+        # Another fit may freeze other layers, and with them run by another plan: that is its own affair.
+        names = tuple(name for name in names if name != "plan")
+        changed += [f"features of frozen layers: {_USED[cached[0]]} before, {_USED[cached[1]]} now"] if resumed else []
+    changed += [
         f"{name}: {before[name]} before, {record.plan.get(name)} now"
-        for name in _CONDITIONS
+        for name in names
         if name in before and before[name] != record.plan.get(name)
     ]
     if not changed:

@@ -13,29 +13,29 @@ from keepfit.data import IndexedSource, check_lengths, named_leaves
 from keepfit.errors import InvalidData
 
 if TYPE_CHECKING:
-    from keepfit.data import Source
     from keepfit.engine import Plan
-    from keepfit.run import Run
+    from keepfit.frozen import Ground
 
 
-def look(run: Run, batch: Any, validation: Source | None, *, plan: str | None) -> Plan:
-    """Prepare the engine, which runs the model's own code once for new shapes where steps are compiled.
+def look(model: Any, ground: Ground, batch: Any, *, plan: str | None) -> Plan:
+    """Prepare the engines, which run the model's own code once for new shapes where steps are compiled.
 
     Args:
-        run: The run.
+        model: The model.
+        ground: What the fit runs on. Of its validation data only arrays are looked at: who makes batches may draw
+            numbers for it.
         batch: The first batch of training.
-        validation: What the fit validates on. Only arrays are looked at: who makes batches may draw numbers for it.
         plan: ``"fused"``, ``"stepwise"`` or None.
 
     Raises:
         InvalidData: The model cannot take the data, and what is wrong with it is known; else what Keras says.
     """
-    if isinstance(validation, IndexedSource):
-        held = validation.peek()
-        with explained(run.model, held, "the validation data"):
-            run.engine.prepare(held, plan=plan, verb="test")
-    with explained(run.model, batch, "the first batch"):
-        return run.engine.prepare(batch, plan=plan)
+    if isinstance(ground.validation, IndexedSource):
+        held = ground.validation.peek()
+        with explained(model, held, "the validation data"):
+            ground.validation_engine.prepare(held, plan=plan, verb="test")
+    with explained(model, batch, "the first batch"):
+        return ground.engine.prepare(batch, plan=plan)
 
 
 @contextmanager

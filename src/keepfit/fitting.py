@@ -25,6 +25,7 @@ from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import NotCompiled
 from keepfit.feed import Feed
 from keepfit.first_look import explained, look
+from keepfit.frozen import Ground
 from keepfit.journal import FitRecord
 from keepfit.left import left_by
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
@@ -335,17 +336,19 @@ class FitCall:
         message: str | None = None,
     ) -> Any:
         run, place = self.run, self.place
-        plan = look(run, self.batch, self.validation_source, plan=record.plan.get("plan") or run.plan)
+        ground = run.frozen.ground(run, self.request, self.source, self.validation_source)
+        engine, batch = ground.engine, self.batch if ground.source is self.source else ground.source.peek()
+        plan = look(self.model, ground, batch, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None
         if record.phase == "new" and not resumed:
             number, reason = record.number, record.phase_reason
             run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase", fit=number)
         cursor = cursor_at(point, place.ends, record, resumed=resumed)
         feed = Feed(
-            self.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=run.engine.most_steps
+            ground.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=engine.most_steps
         )
         inexact = bring(self.source, point, owed=run.take_debt(self.request.x), drawn=self.randomness, resumed=resumed)
-        approximate = run.engine.inexact(self.batch)
+        approximate = engine.inexact(batch)
         if inexact:
             approximate.append(f"the position in {type(self.request.x).__name__} {inexact}")
         for text in approximate:
@@ -354,7 +357,7 @@ class FitCall:
         why = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
         record = replace(
             record,
-            plan={**plan.to_json(), **why},
+            plan={**plan.to_json(), **why, **ground.facts},
             approximate=list(dict.fromkeys([*record.approximate, *approximate])),
         )
         if not resumed and is_zero_throughout(self.model.optimizer, self._steps_of_fit(record.epochs_planned)):
@@ -363,7 +366,8 @@ class FitCall:
                 "Set model.optimizer.learning_rate, or give learning_rate=.",
                 fit=record.number,
             )
-        self._say(other_conditions(point.state.get("plan") or {}, record), record, kind="approximate")
+        before = point.state.get("plan") or {}
+        self._say(other_conditions(before, record, resumed=resumed), record, kind="approximate")
         self.recorder.put_fit(record)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         hold_averages_back(callbacks.callbacks)
@@ -379,11 +383,11 @@ class FitCall:
         progress = progress_of(self.request, record, steps=self.steps)
         loop = FitLoop(
             model=self.model,
-            engine=run.engine,
+            engine=engine,
             recorder=self.recorder,
             record=record,
             feed=feed,
-            validation=self._validation(),
+            validation=self._validation(ground),
             callbacks=callbacks,
             memory=memory,
             progress=progress,
@@ -444,13 +448,12 @@ class FitCall:
 
     # Parts
 
-    def _validation(self) -> Validation | None:
-        if self.validation_source is None:
+    def _validation(self, ground: Ground) -> Validation | None:
+        if ground.validation is None:
             return None
-        feed = Feed(
-            self.validation_source, steps_per_epoch=self.request.validation_steps, most_steps=self.run.engine.most_steps
-        )
-        return Validation(feed, self.request.validation_freq)
+        engine = ground.validation_engine
+        feed = Feed(ground.validation, steps_per_epoch=self.request.validation_steps, most_steps=engine.most_steps)
+        return Validation(feed, engine, self.request.validation_freq)
 
     def _steps_of_fit(self, epochs: int) -> int | None:
         return None if self.steps is None else self.steps * epochs

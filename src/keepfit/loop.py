@@ -78,10 +78,12 @@ class Validation:
 
     Args:
         feed: The data.
+        engine: Runs its steps.
         frequency: Every so many epochs, or a list of epoch numbers counted from 1, as in Keras.
     """
 
     feed: Feed
+    engine: Engine
     frequency: Any = 1
 
 
@@ -351,7 +353,7 @@ class FitLoop:
         self.progress.validation()
         logs = evaluate(
             self.model,
-            self.engine,
+            self.validation.engine,
             self.validation.feed,
             callbacks=self.callbacks,
             batch_hooks=self._test_hooks,

@@ -25,6 +25,7 @@ class FitRequest:
         on_change: ``"raise"`` or ``"branch"``.
         train: Which layers train, or None for those that do.
         learning_rate: A number, a schedule, multipliers by layer, a slice, or a pair; None for the rate there is.
+        cache_frozen: Whether what frozen layers give is computed once for each sample, where that can be proven safe.
     """
 
     x: Any = None
@@ -48,6 +49,7 @@ class FitRequest:
     on_change: str = "raise"
     train: Any = None
     learning_rate: Any = None
+    cache_frozen: bool = True
 
     def __post_init__(self) -> None:
         _whole("epochs", self.epochs, least=0)
@@ -74,6 +76,8 @@ class FitRequest:
         if isinstance(self.validation_data, (tuple, list)) and len(self.validation_data) not in (1, 2, 3):
             held = f"{type(self.validation_data).__name__} of {len(self.validation_data)}"
             raise _invalid("validation_data", "(x,), (x, y), (x, y, sample_weight) or a data set", held)
+        if not isinstance(self.cache_frozen, bool):
+            raise _invalid("cache_frozen", "True or False", self.cache_frozen)
         if self.learning_rate is not None:
             check_rate(self.learning_rate)
         if not _is_frequency(self.validation_freq):
@@ -100,7 +104,7 @@ def check_arguments(arguments: dict[str, Any]) -> FitRequest:
     if unknown:
         raise InvalidArgument(
             f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
-            "It takes those of keras.Model.fit and name=, fresh=, on_change=, train=, learning_rate=.",
+            "It takes those of keras.Model.fit and name=, fresh=, on_change=, train=, learning_rate=, cache_frozen=.",
             argument=unknown[0],
         )
     return _capped(FitRequest(**arguments))

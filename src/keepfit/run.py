@@ -12,6 +12,7 @@ from keepfit.clock import Position
 from keepfit.engine import make_engine
 from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
+from keepfit.frozen import Frozen
 from keepfit.loop import current_rate
 from keepfit.pace import Pace
 from keepfit.phases import (
@@ -125,6 +126,7 @@ class Run:
         )
         try:
             self.seed = settle_seed(self, seed)
+            self.frozen = Frozen(self)
             if _keras.is_built(model):
                 settle_start(self)
         except BaseException:
@@ -177,8 +179,9 @@ class Run:
                 without memory), ``on_change``, ``train`` (which layers train: a layer, a list, a pattern over layer
                 paths such as ``"backbone/block5/*"``, a predicate or ``"all"``) and ``learning_rate`` (a number, a
                 ``LearningRateSchedule``, a mapping from the same selectors to multipliers of the rate, or
-                ``slice(lowest, highest)`` over depth, or a pair of a rate and such a mapping or slice). The last two
-                stay set, as an assignment by hand.
+                ``slice(lowest, highest)`` over depth, or a pair of a rate and such a mapping or slice); these two stay
+                set, as an assignment by hand. And ``cache_frozen``: False computes frozen layers anew in every epoch,
+                as Keras does.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.

@@ -10,7 +10,7 @@ import numpy as np
 
 from keepfit import nested
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
-from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, column
+from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, column, is_mapped
 from keepfit.data.order import Permutation, Stretches, batch_order
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
@@ -33,6 +33,7 @@ class ArraySource(IndexedSource):
     """
 
     exactness = "exact"
+    takes_inputs = True
 
     def __init__(self, columns: Any, *, batch_size: int, seed: int, shuffle: bool | str) -> None:
         self._columns = columns
@@ -114,6 +115,13 @@ class ArraySource(IndexedSource):
         if self._permutation is None or self._permutation[0] != number:
             self._permutation = (number, Permutation(self._seed, number, self.num_samples))
         return self._permutation[1].stretch(start, stop)
+
+    def with_inputs(self, inputs: Any) -> ArraySource:
+        """Return the same samples in the same orders with other inputs; memory-mapped ones stay on disk."""
+        columns = nested.map_structure(lambda a: MappedColumn(a) if is_mapped(a) else DenseColumn(a), inputs)
+        _, *others = keras.utils.unpack_x_y_sample_weight(self._columns)
+        packed = keras.utils.pack_x_y_sample_weight(columns, *others)
+        return ArraySource(packed, batch_size=self.batch_size, seed=self._seed, shuffle=self._shuffle)
 
     def _take(self, rows: Rows) -> Any:
         return nested.map_structure(lambda leaf: leaf.take(rows), self._columns, none_is_leaf=False)

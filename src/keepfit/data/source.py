@@ -78,6 +78,7 @@ class IndexedSource(Source):
         resident: Whether ``arrays`` are there and may be copied to a device whole.
         is_dense: Whether `take` gives dense arrays, so that several batches may be taken at once.
         size_bytes: Size of all samples, as given to the model.
+        takes_inputs: Whether `with_inputs` can be called.
     """
 
     num_batches: int
@@ -87,6 +88,7 @@ class IndexedSource(Source):
     resident: bool = False
     is_dense: bool = False
     size_bytes: int = 0
+    takes_inputs: bool = False
 
     @abstractmethod
     def take(self, indices: NDArray[np.int64]) -> Any:
@@ -94,6 +96,14 @@ class IndexedSource(Source):
 
         The result may share memory with the data: it is not to be written to.
         """
+
+    def with_inputs(self, inputs: Any) -> IndexedSource:
+        """Return the same samples in the same orders with other inputs, where `takes_inputs` says that it can.
+
+        Args:
+            inputs: An array or a list of them, a row for each sample.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not take other inputs than {inputs!r}.")
 
     @abstractmethod
     def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:

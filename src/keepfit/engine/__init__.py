@@ -7,9 +7,10 @@ from typing import Any
 import keras
 
 from keepfit.engine.base import Block, Engine, Outcome, Plan
+from keepfit.engine.seated import SeatedEngine
 from keepfit.errors import EngineError
 
-__all__ = ["Block", "Engine", "Outcome", "Plan", "make_engine"]
+__all__ = ["Block", "Engine", "Outcome", "Plan", "SeatedEngine", "make_engine"]
 
 
 def make_engine(model: Any) -> Engine:

@@ -89,6 +89,10 @@ class Engine(ABC):
     _metrics_begin: tuple[Variables | None, list[Any]] = (None, [])
 
     @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what the bits of a step depend on beside the plan: backend, versions, device, threads, precision."""
+
+    @abstractmethod
     def build(self, batch: Any) -> Variables:
         """Build the model for a batch; returns its variables as they are now."""
 

@@ -80,6 +80,10 @@ class JaxEngine(Engine):
         self._made: dict[int, Any] = {}
         self._shared: dict[int, Any] = {}
 
+    def facts(self) -> dict[str, Any]:
+        """Return backend, versions, device, threads and precision."""
+        return _facts()
+
     def build(self, batch: Any) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
         _keras.build(self.model, batch)

@@ -82,6 +82,10 @@ class TensorFlowEngine(Engine):
         self._lost = False
         self._heeds_writer = False
 
+    def facts(self) -> dict[str, Any]:
+        """Return backend, versions, device, threads and precision."""
+        return _facts()
+
     def build(self, batch: Any) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
         _keras.build(self.model, batch)

@@ -77,6 +77,10 @@ class TorchEngine(Engine):
         self._bytes = 0
         self._lost = False
 
+    def facts(self) -> dict[str, Any]:
+        """Return backend, versions, device, threads and precision."""
+        return _facts()
+
     def build(self, batch: Any) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
         _keras.build(self.model, batch)

@@ -4,6 +4,7 @@ from keepfit.phases.asked import Asked
 from keepfit.phases.by_hand import let_rates_be_set
 from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
+from keepfit.phases.prefix import Prefix, find_prefix, has_frozen_weights
 from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers, own_weights
 from keepfit.phases.seat import begin_clocks, forget_gone, goes_by_fractions, is_seated, match, reseat, settle
 from keepfit.phases.selection import layer_paths, select
@@ -12,12 +13,15 @@ from keepfit.phases.values import carry, has_trained, optimizer_values
 __all__ = [
     "CLOCK_NAME",
     "Asked",
+    "Prefix",
     "VariableChanges",
     "begin_clocks",
     "carry",
     "check_rate",
+    "find_prefix",
     "forget_gone",
     "goes_by_fractions",
+    "has_frozen_weights",
     "has_trained",
     "is_seated",
     "is_zero_throughout",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keepfit.recorder.disk import DiskRecorder
+from keepfit.recorder.failures import failure
 from keepfit.recorder.memory import MemoryRecorder
 from keepfit.recorder.protocol import Recorder
 
-__all__ = ["DiskRecorder", "MemoryRecorder", "Recorder"]
+__all__ = ["DiskRecorder", "MemoryRecorder", "Recorder", "failure"]

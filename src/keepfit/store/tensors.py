@@ -106,24 +106,31 @@ def encoded(arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
 
     A dtype that the format does not know (int4, ...) is stored as bytes.
     """
-    header: dict[str, Any] = {}
-    chunks: list[bytes | memoryview] = []
+    return [header(arrays), *(content(arrays[key]) for key in _order(arrays))]
+
+
+def header(arrays: Mapping[str, Array]) -> bytes:
+    """Return the beginning of a safetensors file, behind which the bytes of the arrays follow, wide items first."""
+    entries: dict[str, Any] = {}
     offset = 0
-    # Wide items first, so that each tensor is aligned and none is padded.
-    for key in sorted(arrays, key=lambda key: (-arrays[key].dtype.itemsize, key)):
+    for key in _order(arrays):
         array = arrays[key]
         code = _CODES.get(name_of(array.dtype))
         stop = offset + array.nbytes
-        header[key] = {
+        entries[key] = {
             "dtype": code or "U8",
             "shape": list(array.shape) if code else [array.nbytes],
             "data_offsets": [offset, stop],
         }
-        chunks.append(content(array))
         offset = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *chunks]
+    return len(text).to_bytes(8, "little") + text
+
+
+def _order(arrays: Mapping[str, Array]) -> list[str]:
+    # Wide items first, so that each tensor is aligned and none is padded.
+    return sorted(arrays, key=lambda key: (-arrays[key].dtype.itemsize, key))
 
 
 def slices(data: bytearray) -> dict[str, Slice]:
