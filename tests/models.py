@@ -213,6 +213,19 @@ def convolution() -> tuple[Any, Any, Any]:
     )
 
 
+def frozen_backbone() -> tuple[Any, Any, Any]:
+    """Frozen layers in a nested model, with dropout amid them: what lies before it is computed once for each sample."""
+    layers = keras.layers
+    inputs = keras.Input((6,))
+    hidden = layers.BatchNormalization()(layers.Dense(7, activation="tanh")(inputs))
+    backbone = keras.Model(inputs, layers.Dense(5)(layers.Dropout(0.2)(hidden)), name="backbone")
+    backbone.trainable = False
+    outer = keras.Input((6,))
+    model = keras.Model(outer, layers.Dense(1)(layers.Dropout(0.1)(backbone(outer))))
+    model.compile(keras.optimizers.Adam(1e-2), "mse", metrics=["mae"])
+    return model, *regression_data()
+
+
 # Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs.
 _IMPOSSIBLE = {"torch": ("stateful_lstm",)}.get(keras.backend.backend(), ())
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
@@ -230,6 +243,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         gradient_accumulation,
         schedule,
         convolution,
+        frozen_backbone,
     )
     if maker.__name__ not in _IMPOSSIBLE
 }
@@ -238,7 +252,8 @@ DRAWS_AS_KERAS = [
     name
     for name in MODELS
     if keras.backend.backend() != "torch"
-    or name not in ("dropout_batch_norm", "custom_train_step", "gradient_accumulation", "convolution")
+    or name
+    not in ("dropout_batch_norm", "custom_train_step", "gradient_accumulation", "convolution", "frozen_backbone")
 ]
 
 

@@ -24,7 +24,7 @@ def other_conditions(before: dict[str, Any], record: FitRecord, *, resumed: bool
         record: The fit, with its plan.
         resumed: Whether the fit goes on inside, rather than behind another one.
     """
-    names = _CONDITIONS
+    names: tuple[str, ...] = _CONDITIONS
     changed = []
     cached = [bool((plan.get("prefix") or {}).get("used")) for plan in (before, record.plan)]
     if cached[0] != cached[1]:

@@ -67,12 +67,10 @@ class Features:
         def make() -> Iterator[list[NDArray[Any]]]:
             return computed(engine, source)
 
-        arrays = self._on_disk(key, make, source, count) if on_disk else self._in_memory(key, make, source)
+        arrays = self._on_disk(key, make, source, count) if on_disk else self._in_memory(key, make)
         return arrays if count > 1 else arrays[0]
 
-    def _in_memory(
-        self, key: str, make: Callable[[], Iterator[list[NDArray[Any]]]], source: IndexedSource
-    ) -> list[NDArray[Any]]:
+    def _in_memory(self, key: str, make: Callable[[], Iterator[list[NDArray[Any]]]]) -> list[NDArray[Any]]:
         if key not in self._held:
             batches = list(make())
             self._held[key] = [np.concatenate(parts) for parts in zip(*batches, strict=True)]

@@ -120,7 +120,7 @@ class Frozen:
         return found
 
     def _guard(self, prefix: Prefix, request: FitRequest) -> Callable[[], None] | None:
-        """Return what looks whether a callback of the user's has changed frozen weights amid the fit, if there is one."""
+        """Return what finds out that a callback of the user's changed frozen weights amid the fit, if there is any."""
         if all(type(each).__module__.startswith("keras.") for each in _callbacks(request)):
             return None
         before = weights_hash(prefix)
@@ -176,12 +176,11 @@ def _is_cut_short(steps: int | None, source: Source | None) -> bool:
 
 def _row_bytes(batch: Any) -> int:
     leaves = [leaf for leaf in nested.flatten(batch) if leaf is not None]
-    return sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
+    return sum(math.prod(leaf.shape[1:]) * int(leaf.dtype.itemsize) for leaf in leaves)
 
 
 def _size_bytes(prefix: Prefix, source: IndexedSource) -> int:
-    row = sum(math.prod(tensor.shape[1:]) * _keras.dtype_bytes(tensor.dtype) for tensor in prefix.tensors)
-    return source.num_samples * row
+    return source.num_samples * sum(math.prod(t.shape[1:]) * _keras.dtype_bytes(t.dtype) for t in prefix.tensors)
 
 
 def _told(prefix: Prefix, sources: list[IndexedSource], *, on_disk: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ SUITES = {
         "behaviour/test_loaders.py",
     ),
     "partitions": ("behaviour/test_partitions.py",),
-    "phases": ("behaviour/test_phases.py",),
+    "phases": ("behaviour/test_phases.py", "behaviour/test_frozen_prefix.py"),
 }
 
 

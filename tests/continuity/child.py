@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import keepfit
-from keepfit import fitting
+from keepfit import features, fitting
 from tests.models import make
 
 
@@ -68,6 +68,21 @@ def forget(prefix: str) -> None:
     fitting.parted = forgetful
 
 
+def keep_features_on_disk(seconds: float) -> None:
+    """Let the features of frozen layers be files, whose making takes a while, so that a kill falls amid it."""
+    features.MEMORY_BYTES = 0
+    compute = features.computed
+
+    def slowly(*given: Any) -> Any:
+        Path("doing").write_text("features")
+        for batch in compute(*given):
+            time.sleep(seconds / 4)
+            yield batch
+        Path("doing").write_text("training")
+
+    features.computed = slowly
+
+
 def main(directory: str, name: str, seconds: float) -> None:
     """Train, tell on stdout when training begins, and end."""
     Slow.seconds = seconds
@@ -76,6 +91,8 @@ def main(directory: str, name: str, seconds: float) -> None:
     os.chdir(f"{directory}-files")
     if os.environ.get("TORTURE_FORGET"):
         forget(os.environ["TORTURE_FORGET"])
+    if name == "frozen_backbone":
+        keep_features_on_disk(seconds)
     name, _, kind = name.partition("@")
     model, x, y = make(name)
     data = in_partitions(x, y) if kind == "partitions" else {"x": x, "y": y}

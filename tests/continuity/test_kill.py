@@ -10,7 +10,9 @@ import pytest
 from tests.torture import Toll, kill_series
 
 
-@pytest.mark.parametrize("model", ["dropout_batch_norm", "averaged_weights", "dropout_batch_norm@partitions"])
+@pytest.mark.parametrize(
+    "model", ["dropout_batch_norm", "averaged_weights", "dropout_batch_norm@partitions", "frozen_backbone"]
+)
 def test_killed_training_ends_with_the_bits_of_its_control(model: str, tmp_path: Path) -> None:
     """Killed with SIGKILL four times at random moments and started again, every bit and every log line is the same."""
     toll = Toll()

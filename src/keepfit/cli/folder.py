@@ -65,10 +65,11 @@ class RunFolder:
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """How the newest fit was run: plan, backend, versions, device; not why."""
+        """How the newest fit was run: plan, backend, versions, device; not why, and nothing of frozen layers."""
         plans = (fit.plan for fit in reversed(self.history.records) if fit.plan and fit.branch == 0)
         newest = dict(next(plans, {}))
-        newest.pop("reason", None)
+        for name in ("reason", "prefix"):
+            newest.pop(name, None)
         first = {name: newest.pop(name) for name in ("plan", "backend") if name in newest}
         return first | newest
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keepfit.cli.prefix import prefix_lines
 from keepfit.cli.sizes import folder_bytes, size
 from keepfit.history.table import Column, clean, counted, duration, fit_columns, moment, number, shortened
 
@@ -28,6 +29,7 @@ def show_folder(folder: RunFolder, page: Page) -> None:
     _header(folder, page)
     _fits(folder.history, page)
     _trained(folder, page)
+    _prefixes(folder, page)
     _metrics(folder.history, page)
     _checkpoints(folder, page)
     _approximate(folder.history, page)
@@ -99,6 +101,15 @@ def _trained(folder: RunFolder, page: Page) -> None:
         page.heading("Trained")
         for line in lines:
             page.line(line)
+
+
+def _prefixes(folder: RunFolder, page: Page) -> None:
+    """Write in which fits frozen layers were computed once for each sample, and why not in others that froze some."""
+    lines = prefix_lines(record for record in folder.history.records if record.branch == 0)
+    if lines:
+        page.heading("Frozen layers")
+        for line in lines:
+            page.line(clean(line))
 
 
 def trained_lines(signature: Any, fits: Iterable[FitRow]) -> list[str]:

@@ -180,7 +180,18 @@ def _notices(folder: RunFolder, objects: _Objects) -> Iterator[str]:
         there = {path.name for path in folder.objects.iterdir()}
     except OSError:
         there = set()
+    yield from _feature_notices(folder)
     orphans = sorted(there - objects.users.keys())
     if orphans and not folder.writer:
         shown = ", ".join(orphans[:NAMES_SHOWN]) + (", ..." if len(orphans) > NAMES_SHOWN else "")
         yield f"{counted(len(orphans), 'file')} in objects that no checkpoint needs: {shown}"
+
+
+def _feature_notices(folder: RunFolder) -> Iterator[str]:
+    """Tell of features of frozen layers that are damaged: they are computed again, so that nothing is lost."""
+    from keepfit.store import damage_of
+
+    for name, facts in sorted((folder.meta.get("features") or {}).items()):
+        wrong = damage_of(folder.directory / "features" / name, facts) if facts else None
+        if wrong is not None:
+            yield f"features/{name}: {wrong}; the next fit that needs it computes it again"

@@ -41,7 +41,7 @@ class SeatedEngine(Engine):
         return self._inner.variables
 
     @property
-    def unsettled(self) -> bool:  # type: ignore[override]
+    def unsettled(self) -> bool:
         """Whether steps are in the variables that nobody has counted."""
         return self._inner.unsettled
 

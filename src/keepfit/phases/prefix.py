@@ -321,10 +321,10 @@ def _described_call(node: Any, *, is_model: bool) -> list[Any]:
 
 
 def _settings(operation: Any) -> Any:
-    if isinstance(operation, keras.layers.Layer):
-        config = {name: value for name, value in operation.get_config().items() if name != "name"}
-        return json.loads(json.dumps(config, default=str, sort_keys=True))
-    return {name: repr(value) for name, value in sorted(vars(operation).items()) if not name.startswith("_")}
+    """Return what an operation was made with, but for its name, which counts the objects of a process."""
+    found = operation.get_config() if isinstance(operation, keras.layers.Layer) else vars(operation)
+    kept = {name: value for name, value in found.items() if name != "name" and not name.startswith("_")}
+    return json.loads(json.dumps(kept, default=repr, sort_keys=True))
 
 
 def _plain(value: Any) -> Any:

@@ -42,10 +42,10 @@ _LAYERS = "keras.src.layers."
 # Operations of a graph (``x + y``, ``keras.ops.relu(x)``) that treat every number by itself.
 _ELEMENTWISE = frozenset(
     {
-        "Abs", "Absolute", "Add", "Cast", "Clip", "Cos", "Divide", "Elu", "Equal", "Exp", "Gelu", "Greater", "HardSigmoid",
-        "HardSilu", "LeakyRelu", "Less", "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum",
-        "Multiply", "Negative", "NotEqual", "Power", "Relu", "Relu6", "Rsqrt", "Sigmoid", "Sign", "Silu", "Sin",
-        "Softplus", "Softsign", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
+        "Abs", "Absolute", "Add", "Cast", "Clip", "Cos", "Divide", "Elu", "Equal", "Exp", "Gelu", "Greater",
+        "HardSigmoid", "HardSilu", "LeakyRelu", "Less", "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr",
+        "Maximum", "Minimum", "Multiply", "Negative", "NotEqual", "Power", "Relu", "Relu6", "Rsqrt", "Sigmoid",
+        "Sign", "Silu", "Sin", "Softplus", "Softsign", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
     }
 )  # fmt: skip
 _NUMBERS = (int, float, bool, str, type(None))
