@@ -18,7 +18,7 @@ from keepfit.errors import InvalidArgument, NotCompiled
 from keepfit.evaluated import question
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
-from keepfit.phases import Asked, multipliers
+from keepfit.phases import Asked, multipliers, seat_as_before, served
 from keepfit.snapshot import Snapshot
 from keepfit.standing import restore, state_not_kept
 
@@ -194,6 +194,7 @@ def _measured(run: Run, asked: Asked, source: Source, batch: Any, rates: tuple[f
 @contextmanager
 def _put_back(run: Run, source: Source, asked: Asked) -> Iterator[None]:
     """Put back variables, rates, generators, the stop flag and the data's own state, whatever happens inside."""
+    seated = served(run.model)
     before = Snapshot(run.engine.variables.values(), {"randomness": randomness.take()})
     stopped, state = getattr(run.model, "stop_training", None), source.get_state()
     try:
@@ -201,6 +202,7 @@ def _put_back(run: Run, source: Source, asked: Asked) -> Iterator[None]:
     finally:
         run.engine.unsettled = False
         asked.take_back()
+        seat_as_before(run.model, seated)
         restore(run, before)
         source.close()
         if state is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_a_range_test_before_the_first_fit_and_on_part_of_the_layers() -> None:
         with unchanged(run):
             run.find_learning_rate(x, y, train="all", **SHORT)
         assert [layer.trainable for layer in model.layers] == [False, True]
+
+
+def test_a_range_test_of_a_head_that_never_trained_leaves_it_fresh() -> None:
+    """Nor does it say anything: the optimizer serves what it served, and has nothing of the head."""
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run:
+        run.fit(x, y, batch_size=10, verbose=0)
+        model.pop()
+        model.add(keras.layers.Dense(1, name="head"))
+        run.ready((x[:10], y[:10]))
+        with unchanged(run), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(set(run.find_learning_rate(x, y, train="head", **SHORT).losses)) > 5
+        run.fit(x, y, batch_size=10, steps_per_epoch=1, verbose=0, train="head")
+        born = [value for name, value in run.engine.variables.values().items() if name.endswith("/born")]
+        assert [int(np.asarray(value)) for value in born] == [7, 7]
 
 
 def test_a_script_that_is_run_again_gets_the_same_rate(tmp_path: Path) -> None:

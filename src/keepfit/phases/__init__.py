@@ -6,7 +6,17 @@ from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
 from keepfit.phases.prefix import Prefix, find_prefix, has_frozen_weights
 from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers, own_weights
-from keepfit.phases.seat import begin_clocks, forget_gone, goes_by_fractions, is_seated, match, reseat, settle
+from keepfit.phases.seat import (
+    begin_clocks,
+    forget_gone,
+    goes_by_fractions,
+    is_seated,
+    match,
+    reseat,
+    seat_as_before,
+    served,
+    settle,
+)
 from keepfit.phases.selection import layer_paths, select
 from keepfit.phases.values import carry, has_trained, optimizer_values
 
@@ -32,7 +42,9 @@ __all__ = [
     "optimizer_values",
     "own_weights",
     "reseat",
+    "seat_as_before",
     "select",
+    "served",
     "settle",
     "signature_changes",
 ]

@@ -40,6 +40,18 @@ def is_seated(model: Any) -> bool:
     return not model.optimizer.built or [id(v) for v in served] == [id(v) for v in model.trainable_variables]
 
 
+def served(model: Any) -> list[Any]:
+    """Return the variables that the optimizer serves, in its order."""
+    return _keras.optimizer_variables(model.optimizer)
+
+
+def seat_as_before(model: Any, variables: list[Any]) -> None:
+    """Let the optimizer serve what it served before; a state that is put back then tells the rest, see `match`."""
+    if [id(v) for v in served(model)] != [id(v) for v in variables]:
+        _serve(model.optimizer, variables)
+        settle(model)
+
+
 def reseat(model: Any) -> None:
     """Make the optimizer serve the variables that train now.
 
@@ -60,6 +72,8 @@ def reseat(model: Any) -> None:
 def forget_gone(model: Any) -> None:
     """Let the optimizer forget what it keeps for variables that the model has no more."""
     there = {id(variable) for variable in model.variables}
+    if any(id(variable) not in there for variable in served(model)):
+        _serve(model.optimizer, [variable for variable in served(model) if id(variable) in there])
     for part in optimizer_parts(model.optimizer):
         there_still = {key: slot for key, slot in slots(part).items() if key[0] in there}
         if len(there_still) < len(slots(part)):
