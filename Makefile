@@ -32,6 +32,7 @@ bench: $(VENV)/.test
 	$(RUN)/python benchmarks/spine.py
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/plans.py
+	$(RUN)/python benchmarks/frozen_prefix.py
 
 $(VENV)/bin/python:
 	$(PYTHON) scripts/make_venv.py $(VENV)

@@ -269,6 +269,7 @@ def test_evaluate_and_predict_stay_ordinary() -> None:
 # Never stale
 
 
+@pytest.mark.filterwarnings("ignore:Fit 2 is a new phase")
 def test_frozen_weight_set_by_hand_is_heeded(computed: list[int]) -> None:
     """A weight of a frozen layer that is set between fits gives other features."""
 
@@ -318,7 +319,8 @@ def test_going_back_and_forth_between_cuts_computes_once(computed: list[int]) ->
             for layer in model.get_layer("backbone").layers:
                 layer.trainable = train_too and layer.name == "top"
             run.fit(x, y, batch_size=16, verbose=0)
-    assert len(computed) == 2
+    # The layer that trained in the second fit has other weights in the third; the cut before it knows them all.
+    assert len(computed) == 3
 
 
 def test_callback_that_changes_frozen_weights_is_found_out() -> None:
@@ -504,7 +506,7 @@ def masked() -> tuple[Any, Any, Any]:
 
 
 UNUSED: dict[str, tuple[Callable[[], tuple[Any, Any, Any]], str]] = {
-    "noise": (lambda: two_dense(layers.GaussianNoise(0.1)), "gaussian_noise.* draws random numbers"),
+    "noise": (lambda: two_dense(layers.GaussianNoise(0.1, seed=1)), "gaussian_noise.* draws random numbers"),
     "code": (lambda: two_dense(Scaled()), "scaled.* is a Scaled, whose code keepfit does not know"),
     "lambda": (lambda: two_dense(layers.Lambda(lambda x: x)), "lambda.* is a Lambda, which is not known"),
     "batch norm": (lambda: two_dense(layers.BatchNormalization(center=False, scale=False)), "normalises by the batch"),
@@ -520,7 +522,12 @@ UNUSED: dict[str, tuple[Callable[[], tuple[Any, Any, Any]], str]] = {
 def test_prefix_that_is_not_safe_is_not_used(case: str) -> None:
     """Nothing is kept where it might not be the same each time; the plan says why, and training is ordinary."""
     maker, why = UNUSED[case]
-    kept, ordinary = train(*maker()), train(*maker(), cache_frozen=False)
+
+    def end(**arguments: Any) -> Any:
+        keras.utils.set_random_seed(2)
+        return train(*maker(), **arguments)
+
+    kept, ordinary = end(), end(cache_frozen=False)
     assert kept[2]["used"] is False
     assert re.search(why, kept[2]["why"]), kept[2]
     assert differing(kept[0], ordinary[0]) == []
@@ -559,7 +566,7 @@ def test_show_says_why_no_prefix_is_used(tmp_path: Path) -> None:
 
 def test_short_epochs_are_not_kept() -> None:
     """With epochs shorter than a pass it could cost more than it saves."""
-    told = train(*make("whole_backbone"), steps_per_epoch=2)[2]
+    told = train(*make("whole_backbone"), cuts=(2,), steps_per_epoch=2)[2]
     assert "steps_per_epoch" in told["why"]
 
 
