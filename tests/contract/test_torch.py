@@ -73,6 +73,14 @@ def transformer() -> tuple[Any, Any, Any]:
     )
 
 
+def adapted() -> tuple[Any, Any, Any]:
+    """A layer that keeps a view of a variable's memory."""
+    x, _ = regression_data(700)
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    return compiled(lambda: optimizers.Adam(1e-2), lambda: layers.Dense(6), lambda: normalization)()
+
+
 def mixed() -> tuple[Any, Any, Any]:
     """float16, whose loss scale grows and shrinks."""
     keras.utils.set_random_seed(7)
@@ -102,9 +110,13 @@ CASES: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "restarts": compiled(lambda: optimizers.SGD(optimizers.schedules.CosineDecayRestarts(1e-2, 13))),
     "clipped": compiled(lambda: optimizers.SGD(1e-2, clipnorm=0.3), loss="huber"),
     "added loss": compiled(lambda: optimizers.Adagrad(1e-1), lambda: PenalisedDense(4, kernel_regularizer="l2")),
+    "pieces": compiled(
+        lambda: optimizers.Adam(optimizers.schedules.PiecewiseConstantDecay([30, 70], [1e-2, 1e-3, 5e-2]))
+    ),
     "hinge": compiled(lambda: optimizers.Adadelta(1e-1), loss="hinge", metrics=("hinge",)),
     "classifier": classifier,
     "transformer": transformer,
+    "adapted": adapted,
     "mixed": mixed,
 }
 NOT_CAPTURED = {"seeded": "it reads a tensor into Python"}

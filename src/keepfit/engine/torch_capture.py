@@ -116,10 +116,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few anno
             self.refuse(f"it makes a tensor whose shape depends on values ({func.name()})")
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
             self.refuse("it draws from a random generator of its own")
-        fresh = func is torch.ops.aten.lift_fresh.default and args[0] not in self._slots
+        if func is torch.ops.aten.lift_fresh.default and args[0] not in self._slots:
+            return self._number(func, args[0])
         operation = self._note(func, args, kwargs)
-        if fresh:
-            self._written_out.add(operation.args[0].index)
         self._note_writes(self._shared(schema, args, kwargs, written=True))
         operation.call = _quickest(func, args, kwargs)
         operation.pure = not schema.is_mutable and torch.Tag.nondeterministic_seeded not in func.tags
@@ -128,6 +127,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few anno
         self._note_result(operation, result)
         if any(given.alias_info is not None for given in schema.returns):
             self._share([*self._shared(schema, args, kwargs, written=False), *operation.made()])
+        return result
+
+    def _number(self, function: Any, tensor: Any) -> Any:
+        """Note a number that the code writes out: a new tensor in each step, which the step may write into."""
+        with _disable_current_modes():
+            kept = tensor.clone()
+        operation = self._note(torch.ops.aten.clone.default, (kept,), {})
+        self._written_out.add(operation.args[0].index)
+        operation.call, operation.pure, operation.foldable = torch.clone, True, True
+        # PyTorch may give back the very tensor.
+        result = function(tensor)
+        operation.outs.append(self._new(result))
         return result
 
     def whole(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -268,10 +279,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc] # PyTorch has few anno
         found = self._slots.get(tensor)
         if found is None:
             memory = _memory(tensor)
-            if any(_memory(other) == memory for other in list(self._slots)):
+            sharing = [self._slots[other] for other in list(self._slots) if _memory(other) == memory]
+            lasting = {self.root(index) for index in (*self._variables, *self._outside)}
+            if any(self.root(index) not in lasting for index in sharing):
                 self.refuse("it shares a tensor's memory by a way that is not seen")
             found = self._new(tensor)
             self._outside[found] = tensor
+            self._share([*sharing[:1], found])
         return Slot(found)
 
     def _shared(self, schema: Any, args: Any, kwargs: Any, *, written: bool) -> Iterator[int]:
