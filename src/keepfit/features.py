@@ -67,13 +67,12 @@ class Features:
         def make() -> Iterator[list[NDArray[Any]]]:
             return computed(engine, source)
 
-        arrays = self._on_disk(key, make, source, count) if on_disk else self._in_memory(key, make)
+        arrays = self._on_disk(key, make, source, count) if on_disk else self._in_memory(key, make, source.num_samples)
         return arrays if count > 1 else arrays[0]
 
-    def _in_memory(self, key: str, make: Callable[[], Iterator[list[NDArray[Any]]]]) -> list[NDArray[Any]]:
+    def _in_memory(self, key: str, make: Callable[[], Iterator[list[NDArray[Any]]]], rows: int) -> list[NDArray[Any]]:
         if key not in self._held:
-            batches = list(make())
-            self._held[key] = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+            self._held[key] = _together(make(), rows)
         self._held.move_to_end(key)
         return self._held[key]
 
@@ -133,13 +132,25 @@ def computed(engine: Engine, source: IndexedSource) -> Iterator[list[NDArray[Any
     backend's kernels, and what a sample gives must not depend on how many
     others there are.
     """
-    size, total = source.batch_size, source.num_samples
+    size, total = min(source.batch_size, source.num_samples), source.num_samples
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size, dtype=np.int64), total - 1)
         x = inputs_of(source.take(rows))
         found = engine.predict(Block(count=1, samples=size, batches=((x,),)))[0]
         real = min(size, total - start)
         yield [np.asarray(leaf)[:real] for leaf in (found if isinstance(found, list) else [found])]
+
+
+def _together(batches: Iterator[list[NDArray[Any]]], rows: int) -> list[NDArray[Any]]:
+    """Return batches as arrays of so many rows, without a second copy of all."""
+    arrays: list[NDArray[Any]] = []
+    start = 0
+    for batch in batches:
+        arrays = arrays or [np.empty((rows, *part.shape[1:]), part.dtype) for part in batch]
+        for array, part in zip(arrays, batch, strict=True):
+            array[start : start + len(part)] = part
+        start += len(batch[0])
+    return arrays
 
 
 def inputs_of(batch: Any) -> Any:

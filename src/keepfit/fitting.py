@@ -58,6 +58,8 @@ class FitCall:
         self.recorder = run.recorder
         self._recipe: Recipe | None = None
         self._asked = Asked(self.model)
+        # What the variables held before a continuing fit began at the resume point.
+        self._rewound: dict[str, Any] = {}
 
     def perform(self) -> Any:
         """Do what the call means.
@@ -262,6 +264,7 @@ class FitCall:
         back = rewound(ends) if phase == "continues" else {}
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
+        self._rewound = {name: ends.result.tensors[name] for name in back if name in ends.result.tensors}
         begin_clocks(self.model.optimizer, self._steps_of_fit(self.request.planned_epochs))
         self.variables.known.forget()
         record = FitRecord(
@@ -336,7 +339,11 @@ class FitCall:
         message: str | None = None,
     ) -> Any:
         run, place = self.run, self.place
-        ground = run.frozen.ground(run, self.request, self.source, self.validation_source)
+        try:
+            ground = run.frozen.ground(run, self.request, self.source, self.validation_source)
+        except BaseException:  # computing features may take minutes, and be interrupted
+            self.variables.assign(self._rewound, skip=lambda name: name not in self._rewound)
+            raise
         engine, batch = ground.engine, self.batch if ground.source is self.source else ground.source.peek()
         plan = look(self.model, ground, batch, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None

@@ -121,7 +121,7 @@ class Frozen:
 
     def _guard(self, prefix: Prefix, request: FitRequest) -> Callable[[], None] | None:
         """Return what finds out that a callback of the user's changed frozen weights amid the fit, if there is any."""
-        if all(type(each).__module__.startswith("keras.") for each in _callbacks(request)):
+        if all(_is_stock(each) for each in _callbacks(request)):
             return None
         before = weights_hash(prefix)
 
@@ -133,6 +133,10 @@ class Frozen:
                 )
 
         return check
+
+
+def _is_stock(callback: Any) -> bool:
+    return type(callback).__module__.startswith("keras.") and not isinstance(callback, keras.callbacks.LambdaCallback)
 
 
 def _callbacks(request: FitRequest) -> Iterable[Any]:
@@ -180,7 +184,8 @@ def _row_bytes(batch: Any) -> int:
 
 
 def _size_bytes(prefix: Prefix, source: IndexedSource) -> int:
-    return source.num_samples * sum(math.prod(t.shape[1:]) * _keras.dtype_bytes(t.dtype) for t in prefix.tensors)
+    row: int = sum(math.prod(t.shape[1:]) * _keras.dtype_bytes(t.dtype) for t in prefix.tensors)
+    return source.num_samples * row
 
 
 def _told(prefix: Prefix, sources: list[IndexedSource], *, on_disk: bool) -> dict[str, Any]:
