@@ -393,11 +393,12 @@ def test_damaged_features_are_computed_again(harm: str, tmp_path: Path, computed
 
 @pytest.mark.usefixtures("_on_disk")
 def test_damage_goes_unnoticed_without_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: where bytes are not checked, training on a flipped one ends with other bits."""
+    """The negative control: where bytes are not checked, training on other ones ends with other bits."""
     whole = begun(tmp_path / "run")
     file = max((tmp_path / "run" / "features").iterdir(), key=lambda path: path.stat().st_size)
-    data = bytearray(file.read_bytes())
-    data[-9] ^= 64
+    data = file.read_bytes()
+    # Four samples a little off, not so much that it ends the training.
+    data = data[:-96] + (np.frombuffer(data[-96:], "float32") * np.float32(1.5)).tobytes()
     file.write_bytes(data)
     monkeypatch.setattr(FeatureFiles, "_damage", lambda self, name: None)
     after = train(*make("whole_backbone"), cuts=(1, 1), folder=tmp_path / "run")
