@@ -16,9 +16,10 @@ test: $(VENV)/.test
 check: $(VENV)/.test
 	scripts/check
 
-# The full number of kills; `make test` runs a sample.
+# The full number of kills; `make test` runs a sample. `make torture BACKEND=torch` for one of the others.
+BACKEND ?= jax
 torture: $(VENV)/.test
-	$(RUN)/python -m tests.torture --kills 200
+	$(RUN)/python -m tests.torture --kills 200 --backend $(BACKEND)
 
 # Keras's own tests, with its loop and with ours, on every backend that is installed.
 conformance: $(VENV)/.test

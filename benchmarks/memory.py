@@ -1,6 +1,6 @@
 """Memory and disk over many fit calls: slopes after a warm-up, no asserts.
 
-``python benchmarks/memory.py [--calls 1000]``
+``python benchmarks/memory.py [--calls 1000] [--backend torch] [--where memory]``
 """
 
 from __future__ import annotations
@@ -8,10 +8,14 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+# Keras chooses its backend when it is imported.
+if "--backend" in sys.argv:
+    os.environ["KERAS_BACKEND"] = sys.argv[sys.argv.index("--backend") + 1]
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keepfit  # before keras
@@ -60,8 +64,14 @@ def main() -> None:
     """Measure in memory and in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--backend", choices=("jax", "tensorflow", "torch"), default=keras.backend.backend())
+    parser.add_argument("--where", choices=("memory", "folder", "both"), default="both")
     given = parser.parse_args()
-    measure(None, given.calls)
+    print(f"keras {keras.__version__}, {given.backend}")
+    if given.where != "folder":
+        measure(None, given.calls)
+    if given.where == "memory":
+        return
     with tempfile.TemporaryDirectory() as place:
         measure(Path(place) / "run", given.calls)
 

@@ -1,6 +1,6 @@
 """Kill training scripts with SIGKILL at random moments, start them again, compare the end with a control's.
 
-``python -m tests.torture --kills 200``; a sample runs in the test suite.
+``python -m tests.torture --kills 200 [--backend torch] [--plan stepwise]``; a sample runs in the test suite.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keepfit.demo.compare import differing_state
-from keepfit.journal import Reader
-
+BACKENDS = ("jax", "tensorflow", "torch")
+PLANS = ("fused", "stepwise")
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 300
 
@@ -153,6 +152,8 @@ def kill_series(
         else:
             break  # it came to its end before the kill did
     run_to_end(killed, model, forget=forget)
+    from keepfit.demo.compare import differing_state
+
     toll.differing += [f"{model}: {name}" for name in differing_state(control, killed)[0]]
     mine, theirs = (Path(f"{folder}-files/log.csv").read_bytes() for folder in (control, killed))
     if mine != theirs:
@@ -164,6 +165,8 @@ def kill_series(
 
 def moment_of(directory: Path) -> str:
     """Return what the killed process was doing, as far as its folder and the file that its callback writes tell."""
+    from keepfit.journal import Reader
+
     if files_aside(directory):
         return "writing a checkpoint"
     doing = Path(f"{directory}-files/doing")
@@ -190,15 +193,20 @@ def wait_for_a_write(directory: Path, patience_s: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the torture; returns 1 where any bit differed."""
-    from tests.models import MODELS
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--backend", choices=BACKENDS, default=os.environ.get("KERAS_BACKEND", "jax"))
+    parser.add_argument("--plan", choices=PLANS, help="by default the engine chooses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--new-interpreters", action="store_true", help="start Python anew each time instead of forking"
     )
     given = parser.parse_args(arguments)
+    # Keras chooses its backend when it is imported, and the processes that are killed inherit it.
+    os.environ["KERAS_BACKEND"] = given.backend
+    os.environ["TORTURE_PLAN"] = given.plan or ""
+    from tests.models import MODELS
+
     if not given.new_interpreters:
         global FORK
         FORK = True
@@ -214,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             turn += 1
             kill_series(Path(place), name, kills=each, chance=chance, toll=toll)
             print(f"{name}: {toll.kills} kills so far, {len(toll.differing)} differences", flush=True)
-    print(f"\n{toll.kills} kills: {toll.moments}")
+    print(f"\n{given.backend}, {given.plan or 'the plan that it chooses'}: {toll.kills} kills: {toll.moments}")
     print(f"differences from the controls: {toll.differing or 'none'}")
     return 1 if toll.differing else 0
 

@@ -147,9 +147,8 @@ def test_a_step_that_fails_leaves_what_was_set_before_the_fit() -> None:
     assert [name for name in differing(before, after) if not name.startswith("metrics/")] == []
 
 
-def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first fit none runs the model's Python, nor makes a program."""
-    model, x, y = make("dropout_batch_norm")
+def programs_made(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list that grows whenever the model's Python runs, or a program is made."""
     made = []
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,6 +169,13 @@ def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.Mon
 
         monkeypatch.setattr(tensorflow, "_Step", counted(tensorflow._Step))
         monkeypatch.setattr(tensorflow, "_loop_of", counted(tensorflow._loop_of))
+    return made
+
+
+def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first fit none runs the model's Python, nor makes a program."""
+    model, x, y = make("dropout_batch_norm")
+    made = programs_made(model, monkeypatch)
     with keepfit.Run(model) as run:
         run.fit(x, y, **GIVEN)
         first = len(made)
@@ -179,6 +185,34 @@ def test_two_hundred_fits_with_other_rates_trace_nothing(monkeypatch: pytest.Mon
         assert run.position.fit == 201
     assert first > 0
     assert len(made) == first
+
+
+def test_schedules_that_are_equal_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new object of one of Keras's schedules with the numbers of the last one traces nothing."""
+    model, x, y = make("dropout_batch_norm")
+    made = programs_made(model, monkeypatch)
+    with keepfit.Run(model) as run:
+        for fit in range(6):
+            rate = keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.5)
+            run.fit(x, y, **GIVEN, learning_rate=rate)
+            if fit == 0:
+                first = len(made)
+        assert len(made) == first > 0
+        run.fit(x, y, **GIVEN, learning_rate=keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.25))
+        assert len(made) > first
+
+
+@pytest.mark.filterwarnings("ignore:The learning rate of fit . is zero throughout")
+def test_a_schedule_that_is_changed_in_place_is_trained_with() -> None:
+    """A number set in a schedule between fits counts from the next step."""
+    model, x, y = make("plain_dense")
+    rate = keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.5)
+    with keepfit.Run(model) as run:
+        run.fit(x, y, **GIVEN, learning_rate=rate)
+        before = model.get_weights()
+        rate.initial_learning_rate = 0.0
+        run.fit(x, y, **GIVEN)
+        assert all(map(np.array_equal, model.get_weights(), before))
 
 
 @pytest.mark.filterwarnings("ignore:The learning rate of fit . is zero throughout")

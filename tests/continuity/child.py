@@ -96,7 +96,7 @@ def main(directory: str, name: str, seconds: float) -> None:
     name, _, kind = name.partition("@")
     model, x, y = make(name)
     data = in_partitions(x, y) if kind == "partitions" else {"x": x, "y": y}
-    model = keepfit.attach(model, directory, checkpoint_share=0.5)
+    model = keepfit.attach(model, directory, checkpoint_share=0.5, plan=os.environ.get("TORTURE_PLAN") or None)
     print("training", flush=True)
     for phase in range(3):
         model.fit(

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keepfit import _keras
+from keepfit import _keras, nested
 
 _PLAIN = (int, float, str, bool, type(None), tuple)
 
@@ -40,16 +40,21 @@ class ProgramKey:
 def program_key(model: Any) -> ProgramKey:
     """Return what the model's step functions depend on, as it is now.
 
-    Compiling the model again, another optimizer, schedule, set of trainable
-    variables or of metrics, or a changed plain setting of a layer or optimizer
-    (``dropout.rate``, ``optimizer.clipnorm``) gives another key. A number given
-    to ``optimizer.learning_rate`` does not: it is a variable.
+    Compiling the model again, another optimizer, another schedule (or one of
+    Keras's that was changed), another set of trainable variables or of metrics,
+    or a changed plain setting of a layer or optimizer (``dropout.rate``,
+    ``optimizer.clipnorm``) gives another key. A number given to
+    ``optimizer.learning_rate`` does not: it is a variable.
     """
     optimizer = model.optimizer
     objects: list[Any] = [_keras.compile_marker(model), optimizer, *model.trainable_variables, *model.metrics_variables]
     plain: list[Any] = [bool(model.run_eagerly), bool(model.jit_compile), keras.config.floatx()]
     for part in _optimizers(optimizer):
-        objects.append(_keras.rate_holder(part))
+        rate = _keras.rate_holder(part)
+        if told := _told_schedule(rate):
+            plain.append(told)
+        else:
+            objects.append(rate)
         objects.extend(part.variables)
         plain.extend(_plain_settings(part))
         # See `keepfit.phases.age`.
@@ -57,6 +62,18 @@ def program_key(model: Any) -> ProgramKey:
     for layer in _keras.all_layers(model):
         plain.extend(_plain_settings(layer))
     return ProgramKey(tuple(objects), tuple(plain))
+
+
+def _told_schedule(rate: Any) -> str | None:
+    """Return what one of Keras's own schedules does, None for anything else: equal ones share a program."""
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    if getattr(keras.optimizers.schedules, type(rate).__name__, None) is not type(rate):
+        return None
+    config = {name: value for name, value in rate.get_config().items() if name != "name"}
+    if not all(isinstance(each, _PLAIN) for value in config.values() for each in nested.flatten(value)):
+        return None
+    return f"{type(rate).__name__}{sorted(config.items())}"
 
 
 def _optimizers(optimizer: Any) -> Iterator[Any]:
