@@ -23,6 +23,7 @@ SUITES = {
         "behaviour/test_data_position.py",
         "behaviour/test_evaluations.py",
         "behaviour/test_many_fits.py",
+        "behaviour/test_measured_facts.py",
         "behaviour/test_loaders.py",
     ),
     "partitions": ("behaviour/test_partitions.py",),
