@@ -153,7 +153,8 @@ class Feed:
         samples = size if full else total - first
         if source.resident:
             return Block(count, samples, arrays=source.arrays, rows=source.order(number, first, last))
-        return Block(count, samples, arrays=source.read(number, first, last))
+        room = samples * (self._block_steps or 1)
+        return Block(count, samples, arrays=source.read(number, first, last, room=room))
 
     def _count(self, source: IndexedSource, most: int) -> int:
         if most > 1:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import threading
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import keepfit
 from keepfit import errors, fitting
+from tests.behaviour.bounded import write
 from tests.behaviour.processes import attach_quietly
 from tests.bits import differing, state_bits
 from tests.continuity.child import forget
@@ -134,25 +137,25 @@ def test_a_resume_reads_only_what_it_needs(tmp_path: Path) -> None:
         read.append(number)
         return x[number * 10 : (number + 1) * 10], y[number * 10 : (number + 1) * 10]
 
-    def data() -> Any:
+    def new() -> Any:
         return keepfit.partitions(range(7), load=load, sizes=[10] * 7, window=1)
 
     model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(data(), **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(14 * 2 + 12)])
+        model.fit(new(), **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(14 * 2 + 12)])
     model.run.close()
     read.clear()
     model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
-    model.fit(data(), **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(1000)])
-    join_readers()
+    data = new()
+    model.fit(data, **{**OPTIONS, "batch_size": 5}, callbacks=[Stop(1000)])
+    join_readers(data)
     # The first rows are looked at; then the last partition of the epoch, and one or two that the next would begin with.
     assert len(read) <= 4
 
 
-def join_readers() -> None:
-    for thread in threading.enumerate():
-        if thread.name.startswith("keepfit-partition"):
-            thread.join()
+def join_readers(data: Any) -> None:
+    for reading in data.shelf._held.values():
+        assert reading.done.wait(60)
 
 
 def test_a_fit_goes_on_inside_a_pass(tmp_path: Path) -> None:
@@ -233,3 +236,24 @@ def test_partitions_that_changed_between_processes_are_refused(tmp_path: Path) -
         model.fit(keepfit.partitions(paths), **OPTIONS)
     with pytest.raises(errors.RecipeChanged, match="the window was 4 partitions and is now 2"):
         model.fit(keepfit.partitions(written(tmp_path / "data", x, y), window=2), **OPTIONS)
+
+
+@pytest.mark.slow
+def test_memory_stays_inside_the_budget(tmp_path: Path) -> None:
+    """Ten times the budget on disk: the process takes no more than the budget; all of it without a window."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("what is held does not depend on the backend")
+    memory = 65_000_000
+    paths = write(tmp_path)
+    assert sum(path.stat().st_size for path in paths) > 10 * memory
+    assert rise(tmp_path, memory) < memory
+    assert rise(tmp_path, 0) > 9 * memory
+
+
+def rise(folder: Path, memory: int) -> int:
+    """Return by how much training raises the memory of a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.behaviour.bounded", str(folder), str(memory)]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, env={**os.environ}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])

@@ -131,9 +131,13 @@ class Permutation:
 
     def stretch(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the samples at positions ``start`` to ``stop - 1``; quick for one stretch after another."""
+        self.prepare()
+        return self.at(np.arange(start, stop, dtype=np.int64))
+
+    def prepare(self) -> None:
+        """Make `at` several times faster from now on; takes time and memory of the square root of the size."""
         if self._network is not None and self._tables is None and self.count <= _TABLES_UP_TO:
             self._tables = self._network.tables()
-        return self.at(np.arange(start, stop, dtype=np.int64))
 
 
 class Stretches:

@@ -112,8 +112,17 @@ class IndexedSource(Source):
         In time and memory proportional to ``stop - start``, wherever in the pass that is.
         """
 
-    def read(self, number: int, start: int, stop: int) -> Any:
-        """Return the samples at places ``start`` to ``stop - 1`` of a pass, as `take` does; cheapest in a row."""
+    def read(self, number: int, start: int, stop: int, *, room: int = 0) -> Any:
+        """Return the samples at places ``start`` to ``stop - 1`` of a pass, as `take` does; cheapest in a row.
+
+        Args:
+            number: The pass.
+            start: First place.
+            stop: Place after the last one.
+            room: Samples that the result may have, those after ``stop - start`` of no meaning: an engine that
+                works on so many at once need not copy them. A source may leave it aside.
+        """
+        del room
         return self.take(self.order(number, start, stop))
 
 

@@ -1,33 +1,13 @@
-"""Memory on the host that a device can read without a copy."""
+"""Batches on the host, in memory that a device can read without a copy."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# XLA on the CPU reads a NumPy array in place only when it begins on such a border.
-_ALIGNMENT = 64
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an uninitialised array that begins on a 64-byte border.
-
-    Args:
-        shape: Its shape.
-        dtype: Its dtype.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    offset = -memory.__array_interface__["data"][0] % _ALIGNMENT
-    return memory[offset : offset + size].view(dtype).reshape(shape)
-
-
-def is_aligned(array: NDArray[Any]) -> bool:
-    """Return whether an array begins on a 64-byte border."""
-    return array.__array_interface__["data"][0] % _ALIGNMENT == 0  # type: ignore[no-any-return]
+from keepfit.aligned import aligned_empty, is_aligned
 
 
 def owned(array: Any) -> Any:
@@ -44,7 +24,7 @@ def stacked_rows(array: Any, rows: NDArray[np.int64] | None, *, size: int, capac
 
     Args:
         array: Array of shape ``(samples, ...)``.
-        rows: Rows to take, shape ``(count * size,)``; None for all of them, in order.
+        rows: Rows to take, shape ``(count * size,)``; None for the first ones, in order.
         size: Samples in a batch.
         capacity: Length of the batch axis, ``count`` or more; what is beyond ``count`` is not initialised.
 
@@ -52,9 +32,11 @@ def stacked_rows(array: Any, rows: NDArray[np.int64] | None, *, size: int, capac
         Array of shape ``(capacity, size, ...)``.
     """
     array = np.asarray(array)
+    if rows is None and len(array) == capacity * size and is_aligned(array) and array.flags.c_contiguous:
+        return array.reshape((capacity, size, *array.shape[1:]))  # type: ignore[no-any-return]
     out = aligned_empty((capacity * size, *array.shape[1:]), array.dtype)
     if rows is None:
-        out[: len(array)] = array
+        out[: len(array)] = array[: len(out)]
     else:
         # mode="clip" lets NumPy write into `out` directly; the rows are in range.
         np.take(array, rows, axis=0, out=out[: len(rows)], mode="clip")

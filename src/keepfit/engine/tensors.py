@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keepfit import nested
-from keepfit.engine.host import is_aligned, owned
+from keepfit.aligned import is_aligned
+from keepfit.engine.host import owned
 
 # Dtypes that both sides of DLPack know; the rest is copied.
 _EXCHANGED = frozenset("fiu")

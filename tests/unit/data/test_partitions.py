@@ -1,7 +1,10 @@
 """Partitions as a source: what is read when, and what is wrong with it."""
 
+import gc
 import itertools
 import threading
+import time
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -134,14 +137,15 @@ def test_reading_goes_on_without_what_came_before():
     """At a place in the middle of a pass, only the partitions of the window there and the next one are read."""
     sizes = [10] * 20
     made, called = functions(sizes)
-    source = source_of(partitions(made, sizes=sizes, window=2))
+    data = partitions(made, sizes=sizes, window=2)
+    source = source_of(data)
     source.peek()
     called.clear()
     source.read(3, 100, 104)
-    wait_for_readers()
+    wait_for_readers(data)
     assert len(called) == 3
     source.read(3, 104, 108)
-    wait_for_readers()
+    wait_for_readers(data)
     assert len(called) == 3
 
 
@@ -152,16 +156,31 @@ def test_the_next_partition_is_read_while_this_one_is_used():
     source = source_of(data, shuffle=False)
     for start in range(0, 48, 4):
         source.read(0, start, start + 4)
-        wait_for_readers()
+        wait_for_readers(data)
         assert len(data.shelf.numbers) <= 2
         assert (start // 8 + 1) % 6 in data.shelf.numbers
     assert called == [0, 0, 1, 2, 3, 4, 5, 0, 1]  # one look at the first rows; at the end, the next pass
 
 
-def wait_for_readers():
-    for thread in threading.enumerate():
-        if thread.name.startswith("keepfit-partition"):
-            thread.join()
+def wait_for_readers(data):
+    for reading in data.shelf._held.values():
+        assert reading.done.wait(60)
+
+
+def test_partitions_that_nobody_uses_are_let_go_of():
+    """Neither the rows nor the threads that read them outlive the object."""
+    made, _ = functions([8] * 6)
+    data = partitions(made, sizes=[8] * 6)
+    source_of(data).read(0, 0, 8)
+    kept = weakref.ref(data)
+    before = threading.active_count()
+    del data
+    gc.collect()
+    assert kept() is None
+    deadline = time.monotonic() + 60
+    while threading.active_count() >= before and time.monotonic() < deadline:
+        time.sleep(0.01)  # the thread ends by itself, and tells nobody
+    assert threading.active_count() < before
 
 
 def test_a_window_that_exceeds_the_budget_says_what_fits():
@@ -270,10 +289,11 @@ def test_a_truncated_file_is_named_with_the_sample_that_was_needed(tmp_path):
 def test_a_file_that_changes_after_the_fit_began_is_named(tmp_path, what):
     """The source notes what the files are like, and compares when it reads."""
     paths = files(tmp_path, [3, 400], "npy")
-    source = source_of(partitions(paths, window=1), shuffle=False)
+    data = partitions(paths, window=1)
+    source = source_of(data, shuffle=False)
     source.read(0, 0, 2)
-    wait_for_readers()
-    source._data.close()
+    wait_for_readers(data)
+    data.close()
     x, _ = rows(3, 403)
     np.save(paths[1][0], np.concatenate([x, x]) if what == "size" else x + 1)
     with pytest.raises(errors.PartitionChanged, match="Partition 1") as raised:

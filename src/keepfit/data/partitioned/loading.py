@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepfit import _keras, nested
+from keepfit.aligned import aligned_empty, mapped_empty
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import check_dtype, host_array, model_dtype
 from keepfit.data.partitioned.part import Part, Piece
@@ -79,8 +80,12 @@ class Layout:
         return [name for name in nested.flatten(self.structure) if name is not None]
 
     def empty(self, count: int) -> list[NDArray[Any]]:
-        """Return arrays for ``count`` rows, not initialised."""
-        return [np.empty((count, *shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
+        """Return arrays for ``count`` rows, not initialised, which a device can read as they are."""
+        return [aligned_empty((count, *shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
+
+    def mapped(self, count: int) -> list[NDArray[Any]]:
+        """Return arrays for ``count`` rows, whose memory goes back to the system with them."""
+        return [mapped_empty((count, *shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
 
     def packed(self, arrays: list[NDArray[Any]]) -> Any:
         """Return arrays as ``(x, y, sample_weight)``."""
@@ -122,7 +127,7 @@ def loaded(part: Part, layout: Layout, count: int) -> list[NDArray[Any]]:
     Raises:
         OtherContentError: Their number or layout is another one.
     """
-    arrays = layout.empty(count)
+    arrays = layout.mapped(count)
     filled = 0
     for piece in part.pieces():
         found = Layout.of(piece)

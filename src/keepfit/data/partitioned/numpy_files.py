@@ -126,7 +126,7 @@ def _packed(arrays: dict[str, Any]) -> Piece:
 
 
 def _pieces_of(streams: Sequence[IO[bytes]]) -> Iterator[list[NDArray[Any]]]:
-    """Yield as many rows of each ``.npy`` stream at a time as make a piece."""
+    """Yield as many rows of each ``.npy`` stream at a time as make a piece; the next piece overwrites them."""
     headers = [_Header.of(stream) for stream in streams]
     count = headers[0].shape[0]
     other = next((header.shape[0] for header in headers if header.shape[0] != count), None)
@@ -134,19 +134,24 @@ def _pieces_of(streams: Sequence[IO[bytes]]) -> Iterator[list[NDArray[Any]]]:
         raise ValueError(f"its arrays have different numbers of rows: {count} and {other}")
     if any(header.is_fortran for header in headers):
         # In Fortran order the rows of a piece are scattered over the whole file.
-        yield [_read(stream, header, count) for stream, header in zip(streams, headers, strict=True)]
+        buffers = [np.empty(math.prod(header.shape), header.dtype) for header in headers]
+        yield [_read(*each, rows=count) for each in zip(streams, headers, buffers, strict=True)]
         return
     step = max(1, PIECE_BYTES // max(1, sum(header.row_bytes for header in headers)))
+    # The same memory for every piece: to get some anew costs as much as to read.
+    buffers = [np.empty(min(step, count) * math.prod(header.shape[1:]), header.dtype) for header in headers]
     for start in range(0, max(count, 1), step):
         rows = min(step, count - start)
-        yield [_read(stream, header, rows) for stream, header in zip(streams, headers, strict=True)]
+        yield [_read(*each, rows=rows) for each in zip(streams, headers, buffers, strict=True)]
 
 
-def _read(stream: IO[bytes], header: _Header, rows: int) -> NDArray[Any]:
-    wanted = rows * header.row_bytes
-    data = stream.read(wanted)
-    if len(data) < wanted:
-        raise ValueError(f"it is truncated: {wanted} more bytes were expected, {len(data)} are there")
-    flat = np.frombuffer(data, header.dtype)
+def _read(stream: IO[bytes], header: _Header, buffer: NDArray[Any], *, rows: int) -> NDArray[Any]:
+    flat = buffer[: rows * math.prod(header.shape[1:])]
+    wanted, done = flat.view(np.uint8), 0
+    while done < len(wanted):
+        more = stream.readinto(wanted[done:].data)  # type: ignore[attr-defined]
+        if not more:
+            raise ValueError(f"it is truncated: {len(wanted) - done} more bytes were expected")
+        done += more
     shape = (rows, *header.shape[1:])
     return flat.reshape(shape[::-1]).T if header.is_fortran else flat.reshape(shape)

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import xxhash
 
-# A piece is large enough to read at full speed, and small beside a partition.
-PIECE_BYTES = 4 << 20
+# A piece is large enough to read at full speed, and small enough to stay in the processor's cache.
+PIECE_BYTES = 1 << 20
 _EDGE_BYTES = 4096
 
 Piece = tuple[Any, Any, Any]
@@ -38,7 +38,7 @@ class Part(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
-        """Yield the rows in order, as ``(x, y, sample_weight)`` of some rows each."""
+        """Yield the rows in order, as ``(x, y, sample_weight)`` of some rows each; valid until the next piece."""
 
     def facts(self) -> dict[str, Any]:
         """Return what tells whether the files are still the same: sizes and the hash of their edges."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,6 @@ class Partitions:
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
         self._shelf: Shelf | None = None
         self._sides: dict[tuple[float, bool], NDArray[np.int64]] = {}
-        self._lock = threading.Lock()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -218,7 +217,14 @@ class Partitions:
                 memory=self.settings.memory,
                 is_whole=any(part.is_whole for part in self.parts),
             )
-            self._shelf = Shelf(self._load, places=budget.places(self.settings.window))
+            # Weakly: its threads are not to keep partitions that nobody uses any more.
+            load = weakref.WeakMethod(self._load)
+            self._shelf = Shelf(
+                lambda number: load()(number),  # type: ignore[misc]
+                places=budget.places(self.settings.window),
+                workers=self.settings.workers,
+            )
+            weakref.finalize(self, self._shelf.clear)
         return self._shelf
 
     def get(self, wanted: dict[int, int]) -> dict[int, Arrays]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -79,21 +80,26 @@ class PartitionSource(IndexedSource):
 
     def take(self, indices: NDArray[np.int64]) -> Any:
         """Return samples; partitions are read in the order in which these need them, never too many at once."""
-        owners = np.searchsorted(self._ends, indices, side="right")
-        out = self._layout.empty(len(indices))
-        done = 0
-        while done < len(indices):
-            until = done + _within(owners[done:], self._data.settings.window)
-            self._fill(out, indices, owners, slice(done, until))
-            done = until
-        return self._batch(out)
+        return self._take(indices, room=0)
 
-    def read(self, number: int, start: int, stop: int) -> Any:
+    def read(self, number: int, start: int, stop: int, *, room: int = 0) -> Any:
         """Return a stretch of a pass, and begin to read the partition that comes after it."""
-        batch = self.take(self.order(number, start, stop))
+        batch = self._take(self.order(number, start, stop), room=room)
         here, coming = self._around(number, stop)
         self._data.shelf.read_ahead(coming, keep=here)
         return batch
+
+    def _take(self, indices: NDArray[np.int64], *, room: int) -> Any:
+        # As small as can be: to sort numbers of 16 bits takes no comparisons.
+        owners = np.searchsorted(self._ends, indices, side="right").astype(np.min_scalar_type(len(self._ends)))
+        out = self._layout.empty(max(room, len(indices)))
+        done = 0
+        while done < len(indices):
+            until = done + _within(owners[done:], self._data.settings.window)
+            rows = indices[done:until] - (self._ends - self._sizes)[owners[done:until]]
+            self._fill([array[done:until] for array in out], owners[done:until], rows)
+            done = until
+        return self._batch(out)
 
     def _around(self, number: int, place: int) -> tuple[list[int], list[int]]:
         """Return the partitions in use at a place of a pass, and those that come next."""
@@ -106,18 +112,26 @@ class PartitionSource(IndexedSource):
         at = int(np.searchsorted(filled, here))
         return [here], [int(part) for part in np.roll(filled, -at)[1 : ahead + 1]]
 
-    def _fill(
-        self, out: list[NDArray[Any]], indices: NDArray[np.int64], owners: NDArray[np.int64], places: slice
-    ) -> None:
-        mine, rows = owners[places], indices[places] - (self._ends - self._sizes)[owners[places]]
-        numbers, firsts = np.unique(mine, return_index=True)
-        by_need = np.argsort(firsts)
-        wanted = {int(numbers[at]): self._row(int(numbers[at]), int(rows[firsts[at]])) for at in by_need}
-        for number, arrays in self._data.get(wanted).items():
-            at = np.flatnonzero(mine == number)
-            local = self._row(number, rows[at])
-            for target, array in zip(out, arrays, strict=True):
-                target[places.start + at] = array[local]
+    def _fill(self, out: list[NDArray[Any]], owners: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Fill arrays with rows of partitions: partition after partition first, then in the order of the samples."""
+        grouped = np.argsort(owners, kind="stable")
+        borders = [0, *(np.flatnonzero(np.diff(owners[grouped])) + 1).tolist(), len(owners)]
+        # The first of each partition is the one that is needed first.
+        members = sorted(itertools.pairwise(borders), key=lambda pair: int(grouped[pair[0]]))
+        firsts = {int(owners[grouped[start]]): int(rows[grouped[start]]) for start, _ in members}
+        found = self._data.get({number: self._row(number, row) for number, row in firsts.items()})
+        alone = len(members) == 1
+        between = out if alone else self._layout.empty(len(owners))
+        for (start, stop), (number, arrays) in zip(members, found.items(), strict=True):
+            local = self._row(number, rows if alone else rows[grouped[start:stop]])
+            for target, array in zip(between, arrays, strict=True):
+                # mode="clip" lets NumPy write into the target directly; the rows are in range.
+                np.take(array, local, axis=0, out=target[start:stop], mode="clip")
+        if not alone:
+            places = np.empty(len(owners), np.intp)
+            places[grouped] = np.arange(len(owners))
+            for target, array in zip(out, between, strict=True):
+                np.take(array, places, axis=0, out=target, mode="clip")
 
     def _row(self, number: int, row: Any) -> Any:
         """Return where a sample lies in its partition, for its number on this side."""
@@ -140,7 +154,10 @@ class PartitionSource(IndexedSource):
         return keras.utils.pack_x_y_sample_weight(x, y, weights)
 
 
-def _within(owners: NDArray[np.int64], most: int) -> int:
+def _within(owners: NDArray[Any], most: int) -> int:
     """Return how many of the first samples lie in ``most`` partitions together."""
+    present = np.unique(owners)
+    if len(present) <= most:
+        return len(owners)
     firsts = np.sort(np.unique(owners, return_index=True)[1])
-    return int(firsts[most]) if len(firsts) > most else len(owners)
+    return int(firsts[most])

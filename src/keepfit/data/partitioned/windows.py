@@ -138,6 +138,7 @@ class _Pass:
             if len(self._kept) > 2 * self._window:
                 self._kept.clear()
             self._kept[key] = Permutation(tagged(self._seed, kind, which), self.number, count)
+            self._kept[key].prepare()
         return self._kept[key]
 
 
