@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -67,4 +67,24 @@ def epoch_numbers(request: FitRequest, record: FitRecord, callbacks: Iterable[An
     return (
         f"Epoch numbers go on over fits: the first epoch of fit {record.number} is number {record.first_epoch} "
         f"(from 0) for {', '.join(names)}. With initial_epoch=0 numbers begin at 0, as in Keras."
+    )
+
+
+def other_validation(request: FitRequest, facts: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+    """Return what to say where ``validation_split`` holds back other samples than in the fit before.
+
+    Args:
+        request: The call.
+        facts: What decides whether the fit continues the one before.
+        before: The same of that one.
+    """
+    now, last = facts.get("validation"), before.get("validation")
+    if request.validation_data is not None or not now or not last or not last.get("split"):
+        return None
+    if now["data"] == last["data"]:
+        return None
+    return (
+        "validation_split over different arrays holds back another validation set in each fit, so that their values do "
+        "not compare. Give the same validation_data to all of them, or all arrays at once as "
+        "keepfit.partitions(...), whose split is the same in every fit."
     )

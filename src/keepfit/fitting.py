@@ -18,7 +18,7 @@ from keepfit.callbacks import (
     drop_backup_and_restore,
     hold_averages_back,
 )
-from keepfit.caveats import epoch_numbers, other_conditions, other_length
+from keepfit.caveats import epoch_numbers, other_conditions, other_length, other_validation
 from keepfit.clock import Position
 from keepfit.data import StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
@@ -287,6 +287,7 @@ class FitCall:
         )
         point = ends.resume if phase == "continues" else ends.result
         mode: Literal["all", "best", "none"] = "all" if phase == "continues" else self._memory_mode(ends, facts)
+        self._say(other_validation(self.request, facts, ends.facts()), record, once="another validation split")
         drop = facts["data"] is not None and ends.facts().get("data") != facts["data"]
         return self._train(record, point=point, done=FitProgress(), mode=mode, drop_best_weights=drop)
 
@@ -420,6 +421,9 @@ class FitCall:
             place.position = loop.position
             self._note_open(loop)
             raise
+        finally:
+            for text in self.source.take_told():
+                self.recorder.event("skipped", text, fit=record.number)
         place.position = loop.position
         self._close(loop, result, resume)
         for text in memory.say_unsaved():

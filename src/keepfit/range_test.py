@@ -71,7 +71,7 @@ class RangeTest:
         Args:
             path: Where to write the picture too; the ending tells the format.
         """
-        from keepfit.history.extras import load_extra
+        from keepfit.extras import load_extra
 
         load_extra("matplotlib", extra="plot", purpose="The picture of a range test")
         from keepfit.history.curve import draw_curve

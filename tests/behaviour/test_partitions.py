@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import keepfit
 from keepfit import errors, fitting
+from keepfit.data import training_source
 from tests.behaviour.bounded import write
 from tests.behaviour.processes import attach_quietly
 from tests.bits import differing, state_bits
@@ -236,6 +238,60 @@ def test_partitions_that_changed_between_processes_are_refused(tmp_path: Path) -
         model.fit(keepfit.partitions(paths), **OPTIONS)
     with pytest.raises(errors.RecipeChanged, match="the window was 4 partitions and is now 2"):
         model.fit(keepfit.partitions(written(tmp_path / "data", x, y), window=2), **OPTIONS)
+
+
+def test_a_partition_is_skipped_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    """The steps stay as many, other samples take the places; it is warned of and recorded, and a resume skips too."""
+    x, y = np.arange(40, dtype="float32")[:, None], np.arange(40, dtype="float32")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    fails = [True]
+
+    def load(number: int) -> Any:
+        if number == 1 and fails[0]:
+            raise OSError("the disk is away")
+        return x[number * 10 : (number + 1) * 10], y[number * 10 : (number + 1) * 10]
+
+    def data() -> Any:
+        return keepfit.partitions(range(4), load=load, sizes=[10] * 4, window=2, on_error="skip")
+
+    run = keepfit.Run(model, tmp_path / "run", seed=2)
+    with pytest.warns(errors.KeepfitWarning, match="Partition 1 .* is skipped .* the disk is away"):
+        run.fit(data(), batch_size=5, verbose=0)
+    assert run.position.step == 8
+    assert [event.kind for event in run.recorder.events].count("skipped") == 1
+    skipping = data()
+    source = training_source(skipping, batch_size=5, seed=2)
+    with pytest.warns(errors.KeepfitWarning, match="is skipped"):
+        seen = source.read(0, 0, 40)[1]
+    assert len(seen) == 40
+    assert not set(seen) & set(range(10, 20))
+    fails[0] = False
+    resumed = training_source(data(), batch_size=5, seed=2)
+    resumed.set_state(source.get_state())
+    assert np.array_equal(resumed.read(0, 0, 40)[1], seen)
+
+
+def test_nothing_is_skipped_where_nothing_is_left() -> None:
+    """The last partition that fails raises."""
+
+    def load(number: int) -> Any:
+        raise OSError("the disk is away")
+
+    data = keepfit.partitions(range(2), load=load, sizes=[4, 4], on_error="skip")
+    with pytest.raises(errors.InvalidData, match="no samples"), pytest.warns(errors.KeepfitWarning, match="skipped"):
+        training_source(data, batch_size=2, seed=0)
+
+
+def test_a_split_over_different_arrays_is_told_once() -> None:
+    """In a loop over parts, each makes another validation set: one notice; over the same arrays, none."""
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for start in (0, 0, 20, 40):
+            run.fit(x[start : start + 20], y[start : start + 20], validation_split=0.2, verbose=0)
+    told = [str(each.message) for each in caught if "another validation set" in str(each.message)]
+    assert len(told) == 1
 
 
 @pytest.mark.slow

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keepfit import _keras
-from keepfit.data.arrays import ArraySource
+from keepfit.data.arrays import ArraySource, default_batch_size
 from keepfit.data.checks import check_alone, check_count, check_shuffle, unrecognised
+from keepfit.data.columns import is_rows
 from keepfit.data.foreign import ForeignSource
 from keepfit.data.generator import GeneratorSource
 from keepfit.data.partitioned import Partitions, PartitionSource, Side
 from keepfit.data.pydataset import PyDatasetSource
+from keepfit.data.samples import SampleSource, gives_samples
 from keepfit.data.weights import check_class_weight
 from keepfit.errors import InvalidData
 
@@ -173,7 +175,7 @@ def _adapter_of(x: Any) -> Adapter:
 
 
 def _is_arrays(x: Any) -> bool:
-    return x is None or keras.tree.is_nested(x) or isinstance(x, (bool, int, float, str)) or _keras.is_array_like(x)
+    return x is None or keras.tree.is_nested(x) or isinstance(x, (bool, int, float, str)) or is_rows(x)
 
 
 def _arrays(x: Any, settings: Settings) -> Source:
@@ -200,6 +202,14 @@ def _partitions(x: Any, settings: Settings) -> Source:
         shuffle=settings.shuffle,
         class_weight=settings.class_weight,
     )
+
+
+def _samples(x: Any, settings: Settings) -> Source:
+    kind = type(x).__name__
+    check_alone(kind, y=settings.y, sample_weight=settings.sample_weight)
+    _refuse_class_weight(kind, settings)
+    size = settings.batch_size or default_batch_size(len(x), settings.steps)
+    return SampleSource(x, batch_size=size, seed=settings.seed, shuffle=settings.shuffle)
 
 
 def _pydataset(x: Any, settings: Settings) -> Source:
@@ -239,4 +249,5 @@ ADAPTERS: list[Adapter] = [
     Adapter("PyDataset", lambda x: isinstance(x, keras.utils.PyDataset), _pydataset),
     Adapter("generator", lambda x: isinstance(x, types.GeneratorType), _generator),
     Adapter("arrays", _is_arrays, _arrays, batched=False),
+    Adapter("samples", gives_samples, _samples, batched=False),
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from keepfit import nested
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
-from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, column, is_mapped
+from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, StoreColumn, column, is_mapped
 from keepfit.data.order import Permutation, Stretches, batch_order
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
@@ -47,7 +47,7 @@ class ArraySource(IndexedSource):
         if all(isinstance(leaf, DenseColumn) for leaf in leaves):
             self.arrays = nested.map_structure(lambda leaf: leaf.array, columns, none_is_leaf=False)
             self.resident = True
-        self.is_dense = all(isinstance(leaf, (DenseColumn, MappedColumn)) for leaf in leaves)
+        self.is_dense = all(isinstance(leaf, (DenseColumn, MappedColumn, StoreColumn)) for leaf in leaves)
         self._stretches = Stretches(self._compute, count=self.num_samples)
         self._permutation: tuple[int, Permutation] | None = None
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keepfit import _keras, nested
-from keepfit.data.columns import check_dtype
+from keepfit import nested
+from keepfit.data.columns import check_dtype, is_rows
 from keepfit.errors import InvalidArgument, InvalidData
 
 _TAKES = (
@@ -34,7 +34,7 @@ def check_array_like(leaves: list[tuple[str, Any]]) -> None:
         InvalidData: A leaf is not; names it.
     """
     for name, leaf in leaves:
-        if _keras.is_array_like(leaf):
+        if is_rows(leaf):
             continue
         if isinstance(leaf, (bool, int, float, str)):
             raise InvalidData(

@@ -66,6 +66,20 @@ class MappedColumn(Column):
         return _rows(self._array, rows).astype(self._dtype, copy=False)
 
 
+class StoreColumn(Column):
+    """An HDF5 or Zarr array, which stays where it is; rows are read and converted when they are taken."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._dtype = model_dtype(np.dtype(array.dtype))
+        self.shape = tuple(array.shape)
+        self.size_bytes = math.prod(self.shape) * self._dtype.itemsize
+
+    def take(self, rows: Rows) -> NDArray[Any]:
+        """Return rows."""
+        return np.asarray(stored_rows(self._array, rows)).astype(self._dtype, copy=False)
+
+
 class SlicedColumn(Column):
     """A sparse, ragged or text array, which Keras slices and converts on the host."""
 
@@ -95,6 +109,9 @@ def column(array: Any, *, name: str, mapped_bytes: int) -> Column:
     """
     if type(array) is not np.ndarray and _keras.is_sparse_or_ragged(array):
         return SlicedColumn(array)
+    if is_store(array):
+        check_dtype(np.dtype(array.dtype), name)
+        return StoreColumn(array)
     native = _native(array, name)
     if isinstance(native, np.ndarray) and native.dtype == object and _is_text(native):
         return SlicedColumn(array)
@@ -112,6 +129,26 @@ def is_mapped(array: NDArray[Any]) -> bool:
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, mmap.mmap)
+
+
+def is_store(value: Any) -> bool:
+    """Return whether a value is an array of an HDF5 file or a Zarr store; imports neither."""
+    library = type(value).__module__.partition(".")[0]
+    return library in ("h5py", "zarr") and hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def is_rows(value: Any) -> bool:
+    """Return whether a value is an array that a source can take rows of; None counts."""
+    return _keras.is_array_like(value) or is_store(value)
+
+
+def stored_rows(array: Any, rows: Rows) -> NDArray[Any]:
+    """Return rows of a stored array, which takes them rising and once each."""
+    if isinstance(rows, slice):
+        return np.asarray(array[rows])
+    rising, places = np.unique(rows, return_inverse=True)
+    found = array.get_orthogonal_selection((rising,)) if hasattr(array, "get_orthogonal_selection") else array[rising]
+    return np.asarray(found)[places]
 
 
 def is_pandas(value: Any) -> bool:

@@ -18,16 +18,18 @@ import keras
 import numpy as np
 import xxhash
 
-from keepfit import _keras
-from keepfit.data.columns import host_array, is_jax, is_pandas
+from keepfit import _keras, nested
+from keepfit.data.columns import host_array, is_jax, is_pandas, is_store, stored_rows
 from keepfit.data.partitioned import Partitions
 from keepfit.data.partitioned.told import partition_differences
+from keepfit.data.samples import gives_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WHOLE_BYTES = 4_000_000
 _MOST_ROWS = 64
+_MOST_SAMPLES = 8  # of an object that makes each when it is asked
 _FACTS = {
     "class": "another class",
     "num_batches": "another number of batches",
@@ -63,9 +65,12 @@ def fingerprint(tree: Any) -> dict[str, Any]:
         return {"kind": "PyDataset", "class": _class_name(tree), "num_batches": tree.num_batches}
     if _keras.is_sparse_or_ragged(tree):
         return _sparse(tree)
-    if _keras.is_array_like(tree):
+    if _keras.is_array_like(tree) or is_store(tree):
         return _dense(tree)
-    return {"kind": "object", "class": _class_name(tree)}
+    facts = {"kind": "object", "class": _class_name(tree)}
+    if gives_samples(tree) and not _keras.is_foreign_data(tree):
+        return {**facts, "shape": [len(tree)], "rows": _sample_hashes(tree)}
+    return facts
 
 
 def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -111,11 +116,18 @@ def _dense(array: Any) -> dict[str, Any]:
     return facts
 
 
+def _sample_hashes(data: Any) -> list[str]:
+    rows = fixed_rows(len(data))[:_MOST_SAMPLES].tolist()
+    return ["".join(_hash(leaf) for leaf in nested.flatten(data[row]) if leaf is not None) for row in rows]
+
+
 def _rows(array: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
     if is_pandas(array):
         return host_array(array.iloc[rows])
     if isinstance(array, np.ndarray):
         return np.asarray(array)[rows]
+    if is_store(array):
+        return stored_rows(array, rows)
     if _keras.is_torch_tensor(array) or is_jax(array):
         # Taken on the device: only these rows travel.
         return host_array(array[rows])

@@ -62,6 +62,10 @@ class Source(ABC):
     def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most sources have nothing to do
         """Go to where `get_state` was called, maybe in another process, before `peek` and `begin_pass`."""
 
+    def take_told(self) -> list[str]:
+        """Return what was said of the data since the last call, for the journal."""
+        return []
+
     def close(self) -> None:  # noqa: B027 - most sources have nothing to do
         """Let go of workers; the source can still be used."""
 

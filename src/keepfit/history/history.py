@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keepfit.errors import InvalidArgument
-from keepfit.history.extras import load_extra
+from keepfit.extras import load_extra
 from keepfit.history.lineage import Lineage
 from keepfit.history.rows import FitRow, fit_rows
 from keepfit.history.table import counted, fit_columns, html_table, number, plain_table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keepfit.errors import InvalidArgument
-from keepfit.history.extras import load_extra
+from keepfit.extras import load_extra
 from keepfit.history.timeline import Unit, timeline
 
 if TYPE_CHECKING:

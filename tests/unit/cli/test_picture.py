@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepfit.history import extras
+from keepfit import extras
 
 
 def test_picture_lies_where_it_was_asked_for(keepfit, run, tmp_path):

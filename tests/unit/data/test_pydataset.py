@@ -144,7 +144,7 @@ def test_no_thread_outlives_its_epoch():
     before = threading.active_count()
     one_pass(training_source(Numbers(workers=3), seed=0))
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of an earlier test may end meanwhile
 
 
 def test_hooks_are_called_once_per_epoch():

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keepfit.data.partitioned.array_stores import Hdf5Part, ZarrPart
 from keepfit.data.partitioned.numpy_files import NpyPart, NpzPart
 from keepfit.data.partitioned.part import FunctionPart, Part
+from keepfit.data.partitioned.tables import ArrowPart, CsvPart, ParquetPart
 from keepfit.errors import InvalidArgument
 
 
@@ -62,4 +64,11 @@ def _paths_of(item: Any) -> tuple[Path, ...]:
 READERS: dict[str, Callable[[Path, str | None], Part]] = {
     ".npy": lambda path, _: NpyPart((path,)),
     ".npz": NpzPart,
+    ".h5": Hdf5Part,
+    ".hdf5": Hdf5Part,
+    ".zarr": ZarrPart,
+    ".parquet": ParquetPart,
+    ".arrow": ArrowPart,
+    ".feather": ArrowPart,
+    ".csv": CsvPart,
 }

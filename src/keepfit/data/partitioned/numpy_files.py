@@ -64,7 +64,7 @@ class NpyPart(Part):
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in self.paths]
             for arrays in _pieces_of(files):
-                yield _packed(dict(zip(_NAMES, arrays, strict=False)))
+                yield named_piece(dict(zip(_NAMES, arrays, strict=False)), None)
 
 
 class NpzPart(Part):
@@ -94,34 +94,38 @@ class NpzPart(Part):
             streams = [stack.enter_context(archive.open(member)) for member in members]
             names = [member.removesuffix(".npy") for member in members]
             for arrays in _pieces_of(streams):
-                yield self._named(dict(zip(names, arrays, strict=True)))
+                yield named_piece(dict(zip(names, arrays, strict=True)), self._target)
 
     def _members(self, archive: zipfile.ZipFile) -> list[str]:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
-        names = {member.removesuffix(".npy") for member in members}
-        if self._target is None and len(names) > 1 and not ("x" in names and names <= set(_NAMES)):
-            raise ValueError(
-                f"it holds the arrays {', '.join(sorted(names))}, and nothing says which are the targets: "
-                "give target= with the name of one, or name them x, y and sample_weight"
-            )
-        if self._target is not None and self._target not in names:
-            raise ValueError(f"it has no array {self._target!r}, only {', '.join(sorted(names))}")
+        named_piece({member.removesuffix(".npy"): None for member in members}, self._target)
         return members
 
-    def _named(self, arrays: dict[str, Any]) -> Piece:
-        if self._target is None:
-            return _packed(arrays if "x" in arrays else {"x": next(iter(arrays.values()))})
-        return targeted(arrays, self._target)
 
+def named_piece(arrays: dict[str, Any], target: str | None) -> Piece:
+    """Return named arrays as a piece.
 
-def targeted(columns: dict[str, Any], target: str) -> Piece:
-    """Return named arrays as a piece: one is the target, ``sample_weight`` the weights, the rest are inputs."""
-    inputs = {name: array for name, array in columns.items() if name not in (target, "sample_weight")}
-    x = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-    return x, columns[target], columns.get("sample_weight")
+    Args:
+        arrays: Arrays by name.
+        target: The name of the one that is ``y``: ``sample_weight`` are the weights, the others are inputs, a dict
+            where there are several. None looks for ``x``, ``y`` and ``sample_weight``; a single array is ``x``.
 
-
-def _packed(arrays: dict[str, Any]) -> Piece:
+    Raises:
+        ValueError: Nothing says which is which.
+    """
+    if target is not None:
+        if target not in arrays:
+            raise ValueError(f"it has no array {target!r}, only {', '.join(sorted(arrays))}")
+        inputs = {name: array for name, array in arrays.items() if name not in (target, "sample_weight")}
+        x = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+        return x, arrays[target], arrays.get("sample_weight")
+    if len(arrays) == 1:
+        return next(iter(arrays.values())), None, None
+    if "x" not in arrays or not set(arrays) <= set(_NAMES):
+        raise ValueError(
+            f"it holds the arrays {', '.join(sorted(arrays)) or '(none)'}, and nothing says which are the targets: "
+            "give target= with the name of one, or name them x, y and sample_weight"
+        )
     return arrays["x"], arrays.get("y"), arrays.get("sample_weight")
 
 

@@ -17,7 +17,7 @@ from keepfit.data.partitioned.loading import Layout, OtherContentError, first_ro
 from keepfit.data.partitioned.part import Part
 from keepfit.data.partitioned.shelf import Arrays, Shelf
 from keepfit.data.partitioned.sides import rows_of_side
-from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed
+from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed, warn
 
 DEFAULT_WINDOW = 4
 
@@ -41,8 +41,9 @@ def partitions(
     borders of partitions.
 
     Args:
-        parts: The partitions, in an order that stays: paths (``.npy``, ``.npz``), tuples of paths of
-            ``x``, ``y`` and ``sample_weight``, or functions that return what ``fit`` takes.
+        parts: The partitions, in an order that stays: paths (``.npy``, ``.npz``, HDF5, Zarr, Parquet,
+            Arrow, CSV), tuples of ``.npy`` paths of ``x``, ``y`` and ``sample_weight``, or functions that
+            return what ``fit`` takes.
         load: Returns a partition, ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, for one of ``parts``;
             None reads files by their format.
         target: Name of the array or column that is ``y``, in files where arrays have names.
@@ -53,7 +54,8 @@ def partitions(
             not fit, this is said.
         workers: Partitions that are read in the background at once, each by a thread of its own.
         timeout_s: Longest time to wait for a partition, in seconds; None waits.
-        on_error: ``"raise"`` where a partition cannot be read, or ``"skip"`` to go on without it.
+        on_error: ``"raise"`` where a partition cannot be read, or ``"skip"`` to go on without it: samples of
+            other partitions take the places of its own, which is warned of and recorded.
 
     Returns:
         The data: ``x`` of ``fit``.
@@ -131,6 +133,10 @@ class Partitions:
         sizes: Samples in each, or None where they are still to be counted.
         settings: How they are held.
         load: What the user gave to read them.
+
+    Attributes:
+        skipped: Partitions that are left out, as ``on_error="skip"`` asks.
+        told: What was said of them and is not recorded yet.
     """
 
     def __init__(
@@ -143,13 +149,15 @@ class Partitions:
         self._facts: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
         self._shelf: Shelf | None = None
+        self.skipped: set[int] = set()
+        self.told: list[str] = []
         self._sides: dict[tuple[float, bool], NDArray[np.int64]] = {}
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Samples in each partition; counted once where they were not given."""
         if self._sizes is None:
-            self._sizes = tuple(self._tried(number, part.count) for number, part in enumerate(self.parts))
+            self._sizes = tuple(self._tried(number, part.count, 0) for number, part in enumerate(self.parts))
         return self._sizes
 
     @property
@@ -194,7 +202,7 @@ class Partitions:
         missing = count
         for number, part in enumerate(self.parts):
             if self.sizes[number] and missing > 0:
-                found = self._tried(number, lambda part=part, missing=missing: first_rows(part, missing))  # type: ignore[misc]
+                found = self._tried(number, lambda part=part, missing=missing: first_rows(part, missing), None)  # type: ignore[misc]
                 if found is None:
                     continue
                 layout = layout or found[0]
@@ -244,6 +252,13 @@ class Partitions:
                 raise self._failed(number, error, sample=wanted[number]) from error
         return found
 
+    def skip(self, number: int, message: str) -> None:
+        """Leave a partition out from now on; says so, once."""
+        if number not in self.skipped:
+            self.skipped.add(number)
+            self.told.append(message)
+            warn(message)
+
     def close(self) -> None:
         """Let go of the partitions in memory; they are read again when they are needed."""
         if self._shelf is not None:
@@ -278,15 +293,20 @@ class Partitions:
 
     def _note(self, number: int) -> None:
         part = self.parts[number]
-        stamp = self._tried(number, lambda: [_stamp(path) for path in part.paths])
+        stamp = self._tried(number, lambda: [_stamp(path) for path in part.paths], None)
         if number not in self._facts or self._facts[number][0] != stamp:
-            self._facts[number] = (stamp, self._tried(number, part.facts))
+            self._facts[number] = (stamp, self._tried(number, part.facts, {}))
 
-    def _tried(self, number: int, read: Callable[[], Any]) -> Any:
+    def _tried(self, number: int, read: Callable[[], Any], instead: Any) -> Any:
+        """Return what a look at a partition gives; where such a one is skipped, what stands for it."""
         try:
             return read()
         except Exception as error:
-            raise self._failed(number, error, sample=None) from error
+            failed = self._failed(number, error, sample=None)
+            if self.settings.on_error != "skip":
+                raise failed from error
+            self.skip(number, f"Partition {number} ({self.parts[number].name}) is skipped, as on_error asks: {error}.")
+            return instead
 
     def _failed(self, number: int, error: Exception, *, sample: int | None) -> KeepfitError:
         kind = PartitionChanged if isinstance(error, OtherContentError) else PartitionFailed

@@ -15,7 +15,7 @@ from keepfit.data.partitioned.partitions import Partitions, Side
 from keepfit.data.partitioned.windows import WindowedOrder
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
-from keepfit.errors import InvalidData
+from keepfit.errors import InvalidData, PartitionFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,10 +86,55 @@ class PartitionSource(IndexedSource):
         """Return a stretch of a pass, and begin to read the partition that comes after it."""
         batch = self._take(self.order(number, start, stop), room=room)
         here, coming = self._around(number, stop)
-        self._data.shelf.read_ahead(coming, keep=here)
+        self._data.shelf.read_ahead([part for part in coming if part not in self._data.skipped], keep=here)
         return batch
 
+    def get_state(self) -> dict[str, Any] | None:
+        """Return which partitions are skipped, so that a resumed fit skips them too."""
+        return {"skipped": sorted(self._data.skipped)} if self._data.skipped else None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Skip the partitions that were skipped."""
+        self._data.skipped.update(int(number) for number in state["skipped"])
+
+    def take_told(self) -> list[str]:
+        """Return what was said of partitions that were skipped."""
+        told, self._data.told = self._data.told, []
+        return told
+
     def _take(self, indices: NDArray[np.int64], *, room: int) -> Any:
+        while True:
+            try:
+                return self._gathered(self._replaced(indices), room=room)
+            except PartitionFailed as error:
+                if self._data.settings.on_error != "skip":
+                    raise
+                self._skip(error)
+
+    def _skip(self, error: PartitionFailed) -> None:
+        number = error.partition
+        if not set(np.flatnonzero(self._sizes).tolist()) - self._data.skipped - {number}:
+            raise error
+        self._data.skip(
+            number,
+            f"Partition {number} ({error.name}) is skipped from here on, as on_error asks: {error.__cause__}. "
+            f"Samples of other partitions take the places of its {self._sizes[number]}.",
+        )
+
+    def _replaced(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return samples of other partitions in place of those that are skipped: the number of steps stays."""
+        if not self._data.skipped:
+            return indices
+        starts = self._ends - self._sizes
+        owners, indices = np.searchsorted(self._ends, indices, side="right"), indices.copy()
+        left = [int(number) for number in np.flatnonzero(self._sizes) if int(number) not in self._data.skipped]
+        for number in sorted(self._data.skipped):
+            mine = owners == number
+            other = next((each for each in left if each > number), left[0])
+            indices[mine] = starts[other] + (indices[mine] - starts[number]) % self._sizes[other]
+        return indices
+
+    def _gathered(self, indices: NDArray[np.int64], *, room: int) -> Any:
         # As small as can be: to sort numbers of 16 bits takes no comparisons.
         owners = np.searchsorted(self._ends, indices, side="right").astype(np.min_scalar_type(len(self._ends)))
         out = self._layout.empty(max(room, len(indices)))

@@ -1,0 +1,96 @@
+"""Samples by index from an object of any library: it has a length, and gives one sample for an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keepfit import nested
+from keepfit.data.columns import check_dtype, model_dtype
+from keepfit.data.order import Permutation, Stretches, batch_order
+from keepfit.data.source import IndexedSource
+from keepfit.errors import InvalidData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def gives_samples(value: Any) -> bool:
+    """Return whether a value has a length and gives something for an index, as Grain's and torch's data sets do."""
+    if isinstance(value, (str, bytes, dict, type)):
+        return False
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__")
+
+
+class SampleSource(IndexedSource):
+    """Samples of an object, each ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
+
+    They must depend on the index alone: two passes, and a resumed one, ask for the same ones again.
+
+    Args:
+        data: Has ``__len__`` and ``__getitem__``.
+        batch_size: Samples in a batch, 1 or more.
+        seed: Seed of the orders, 0 or more.
+        shuffle: True, ``"batch"`` or False.
+
+    Raises:
+        InvalidData: There are no samples, or they are of no use for training.
+    """
+
+    exactness = "exact"
+    is_dense = True
+
+    def __init__(self, data: Any, *, batch_size: int, seed: int, shuffle: bool | str) -> None:
+        self._data = data
+        self.num_samples = len(data)
+        if not self.num_samples:
+            raise InvalidData(f"x is a {type(data).__name__} without samples. Nothing was changed.")
+        self.batch_size = batch_size
+        self.num_batches = -(-self.num_samples // batch_size)
+        self._seed, self._shuffle = seed, shuffle
+        self._stretches = Stretches(self._compute, count=self.num_samples)
+        self._permutation: tuple[int, Permutation] | None = None
+        first = self._sample(0)
+        for leaf in nested.flatten(first):
+            if leaf is not None:
+                check_dtype(np.asarray(leaf).dtype, "a sample of x")
+        self.size_bytes = self.num_samples * sum(
+            np.asarray(leaf).nbytes for leaf in nested.flatten(first) if leaf is not None
+        )
+
+    def peek(self) -> Any:
+        """Return the first samples."""
+        return self.take(np.arange(min(self.batch_size, self.num_samples)))
+
+    def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return a stretch of the order of one pass."""
+        if not self._shuffle:
+            return np.arange(start, stop, dtype=np.int64)
+        return self._stretches.get(number, start, stop)
+
+    def take(self, indices: NDArray[np.int64]) -> Any:
+        """Return samples, asked for one by one."""
+        samples = [self._sample(int(index)) for index in indices]
+        structure = samples[0]
+        leaves = zip(*(nested.flatten(sample) for sample in samples), strict=True)
+        return nested.pack_sequence_as(structure, [None if each[0] is None else _stacked(each) for each in leaves])
+
+    def _sample(self, index: int) -> Any:
+        found = self._data[index]
+        if isinstance(found, tuple):
+            return keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(found))
+        return found
+
+    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        if self._shuffle == "batch":
+            return batch_order(self._seed, number, self.num_samples, self.batch_size, start=start, stop=stop)
+        if self._permutation is None or self._permutation[0] != number:
+            self._permutation = (number, Permutation(self._seed, number, self.num_samples))
+        return self._permutation[1].stretch(start, stop)
+
+
+def _stacked(leaves: tuple[Any, ...]) -> NDArray[Any]:
+    array = np.stack([np.asarray(leaf) for leaf in leaves])
+    return array.astype(model_dtype(array.dtype), copy=False)
