@@ -15,6 +15,7 @@ from keepfit.errors import InvalidArgument, NotCompiled
 from keepfit.evaluated import answer, note, question
 from keepfit.feed import Feed, batch_samples
 from keepfit.interrupts import Interrupts
+from keepfit.placing import pay
 from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
 
@@ -46,6 +47,7 @@ def evaluate(
             raise state_not_kept(run, "evaluate")
         progress.say(f"evaluate was done before{_shown(recorded)}")
         return recorded if return_dict else _keras.flat_logs(run.model, recorded)
+    pay(run, source, x)
     batch = source.peek()
     run.ready(batch)
     run.engine.prepare(batch, plan=run.plan, verb="test")
@@ -76,6 +78,7 @@ def predict(
     """Predict; see ``keras.Model.predict``."""
     del verbose  # predictions are shown by whoever asked for them
     source = evaluation_source(x, None, None, batch_size=batch_size, steps=steps)
+    pay(run, source, x)
     batch = source.peek()
     run.ready_to_predict(batch)
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)

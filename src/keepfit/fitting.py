@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from keepfit.callbacks import (
 )
 from keepfit.caveats import epoch_numbers, other_conditions, other_length, other_validation
 from keepfit.clock import Position
-from keepfit.data import StreamSource, evaluation_source, split_validation, training_source
+from keepfit.data import Source, StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import NotCompiled
 from keepfit.feed import Feed
@@ -122,19 +123,22 @@ class FitCall:
             class_weight=request.class_weight,
             seed=self.run.seed,
         )
-        self.validation_source = None
+        self.validation_source = self._validation_data = None
         if validation is not None:
             value_x, value_y, value_weights = keras.utils.unpack_x_y_sample_weight(validation)
+            self._validation_data = value_x
             self.validation_source = evaluation_source(
                 value_x,
                 value_y,
                 value_weights,
                 batch_size=request.validation_batch_size or request.batch_size,
                 steps=request.validation_steps,
+                counted=True,
             )
         self.steps = request.steps_per_epoch or self.source.num_batches
         # A generator may draw from the global generators while it is brought to where the run stands.
-        self.randomness = randomness.take() if isinstance(self.source, StreamSource) else None
+        streams = any(isinstance(each, StreamSource) for each in (self.source, self.validation_source))
+        self.randomness = randomness.take() if streams else None
         self.batch = self.source.peek()
         if request.train is not None:
             self._asked.train(request.train)
@@ -242,7 +246,8 @@ class FitCall:
             entries, generators = left_by(record.detail)
             CallbackMemory(callbacks.callbacks).put_back(SavedMemories.from_state(entries, {}))
             randomness.restore(dict(generators))
-        self.run.owe(self.request.x, restored, record)
+        for part, _, data in self._sources():
+            self.run.owe(data, restored, record, part=part)
         self.model.stop_training = record.stop_training
         history = fill_history(callbacks, self.recorder, record)
         last = self.recorder.epochs.last_logs(record.number)
@@ -355,10 +360,13 @@ class FitCall:
         feed = Feed(
             ground.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=engine.most_steps
         )
-        inexact = bring(self.source, point, owed=run.take_debt(self.request.x), drawn=self.randomness, resumed=resumed)
         approximate = engine.inexact(batch)
-        if inexact:
-            approximate.append(f"the position in {type(self.request.x).__name__} {inexact}")
+        for part, source, data in self._sources():
+            owed = run.take_debt(data, part)
+            inexact = bring(source, point, owed=owed, drawn=self.randomness, resumed=resumed, part=part)
+            if inexact:
+                role = "validation " if part == "validation" else ""
+                approximate.append(f"the position in {role}{type(data).__name__} {inexact}")
         for text in approximate:
             run.say_once(text, f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.
@@ -458,6 +466,12 @@ class FitCall:
         )
 
     # Parts
+
+    def _sources(self) -> Iterator[tuple[str, Source, Any]]:
+        """Yield what has a place in data: the part of a state that holds it, the source, the data as given."""
+        yield "source", self.source, self.request.x
+        if self.validation_source is not None:
+            yield "validation", self.validation_source, self._validation_data
 
     def _validation(self, ground: Ground) -> Validation | None:
         if ground.validation is None:

@@ -133,6 +133,7 @@ class FitLoop:
         self.record = record
         self.feed = feed
         self.validation = validation
+        self._validation_source = None if validation is None else validation.feed.source
         self.callbacks = callbacks
         self.memory = memory
         self.progress = progress
@@ -201,17 +202,20 @@ class FitLoop:
         self._note_logs()
         memories, tensors = self.memory.take()
         from_source, source_tensors = source_state(self.feed.source, taken=self.feed.held)
+        from_validation, validation_tensors = source_state(self._validation_source, part="validation")
         state = {
             "position": self.position.to_json(),
             "progress": self.done.to_json(),
             "cursor": self.feed.cursor.to_json(),
             "source": from_source,
+            "validation": from_validation,
             "callbacks": memories,
             "randomness": random_state or randomness.take(),
             "plan": self.record.plan,
             "stop_training": bool(self.model.stop_training),
         }
-        return Snapshot({**self.engine.variables.values(), **tensors, **source_tensors}, state)
+        tensors = {**tensors, **source_tensors, **validation_tensors}
+        return Snapshot({**self.engine.variables.values(), **tensors}, state)
 
     def _make_safe(self) -> None:
         """Note the state before callbacks and validation act, so that a resume lets all of them act anew."""
@@ -410,11 +414,12 @@ class FitLoop:
             rewriters += self._keys_of(c for c in self.callbacks.callbacks if may_rewrite_weights(c))
         stopped = bool(self.model.stop_training)
         self.position = replace(self.position, fit=self.record.number)
-        from_source, tensors = source_state(self.feed.source)
-        if from_source is not None and not tensors:
-            # A replay needs it also where the state around it is not kept.
-            plain = {name: value for name, value in from_source.items() if name != "marks"}
-            self.record = replace(self.record, detail={**self.record.detail, "source": plain})
+        for part, source in (("source", self.feed.source), ("validation", self._validation_source)):
+            from_source, tensors = source_state(source, part=part)
+            if from_source is not None and not tensors:
+                # A replay needs it also where the state around it is not kept.
+                plain = {name: value for name, value in from_source.items() if name != "marks"}
+                self.record = replace(self.record, detail={**self.record.detail, part: plain})
         # Nobody has drawn since the resume point where there is no callback.
         result = self.snapshot(random_state=None if self._watched else resume.state["randomness"])
         self.record = replace(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from keepfit import randomness
 from keepfit.data import Source, StreamSource
 from keepfit.ends import Ends
 from keepfit.feed import Cursor
 from keepfit.journal import FitRecord
 from keepfit.snapshot import Snapshot, source_state_of
+
+if TYPE_CHECKING:
+    from keepfit.run import Run
 
 
 def cursor_at(point: Snapshot, ends: Ends, record: FitRecord, *, resumed: bool) -> Cursor:
@@ -29,8 +34,23 @@ def cursor_at(point: Snapshot, ends: Ends, record: FitRecord, *, resumed: bool) 
     return Cursor(cursor.passes + 1, 0)
 
 
+def pay(run: Run, source: Source, data: Any) -> None:
+    """Bring a stream to where replayed fits left it, before something else than a fit reads on in it."""
+    if not isinstance(source, StreamSource) or source.begins_anew:
+        return
+    before = randomness.take()
+    for part in ("source", "validation"):
+        bring(source, Snapshot(), owed=run.take_debt(data, part), drawn=before, resumed=False, part=part)
+
+
 def bring(
-    source: Source, point: Snapshot, *, owed: Snapshot, drawn: randomness.State | None, resumed: bool
+    source: Source,
+    point: Snapshot,
+    *,
+    owed: Snapshot,
+    drawn: randomness.State | None,
+    resumed: bool,
+    part: str = "source",
 ) -> str | None:
     """Bring a source to where the run stands in it.
 
@@ -40,6 +60,7 @@ def bring(
         owed: Where replayed fits left the data, which is still at its beginning in this process.
         drawn: The global generators before anything was taken from a stream.
         resumed: Whether the fit goes on inside.
+        part: ``"source"``, or ``"validation"`` for what the fit validates on.
 
     Returns:
         What is not exact about that, if anything.
@@ -47,12 +68,14 @@ def bring(
     again = "was reached by going through it again"
     where = point if resumed else owed
     if isinstance(source, StreamSource):
-        before = source.consumed
-        how = source.go_to(where.state.get("source") or {})
+        before, wanted = source.consumed, where.state.get(part) or {}
+        if resumed and before > (taken := int(wanted.get("consumed", before))):
+            return f"is {before - taken} batches further on than it was, and it cannot go back"
+        how = source.go_to(wanted)
         if source.consumed != before:
             randomness.restore(point.state["randomness"] if resumed else drawn or {})
         return again if how == "replay" else None
-    state = source_state_of(where)
+    state = source_state_of(where, part)
     if state is not None:
         source.set_state(state)
     elif not resumed:

@@ -113,7 +113,7 @@ class Run:
         self.optimizer: Any = None
         self.pending: dict[str, Any] = {}
         self._changes: list[VariableChanges] = []
-        self._debts: dict[int, tuple[Any, Snapshot]] = {}
+        self._debts: dict[tuple[str, int], tuple[Any, Snapshot]] = {}
         live.check_free(self)
         let_rates_be_set()
         # What can fail without a folder comes before there is one.
@@ -483,24 +483,25 @@ class Run:
         if not self.is_ready:
             settle_start(self)
 
-    def owe(self, data: Any, result: Snapshot | None, record: FitRecord) -> None:
+    def owe(self, data: Any, result: Snapshot | None, record: FitRecord, *, part: str = "source") -> None:
         """Note how far a replayed fit went in a data object, which is still at its beginning.
 
         Args:
-            data: ``x`` of the fit.
+            data: ``x`` of the fit, or of its validation data.
             result: The end of the fit, where it is kept.
             record: The fit.
+            part: ``"source"`` or ``"validation"``.
         """
         if result is None:
-            plain = record.detail.get("source")
-            result = Snapshot({}, {"source": plain} if plain else {})
-        state = result.state.get("source")
+            plain = record.detail.get(part)
+            result = Snapshot({}, {part: plain} if plain else {})
+        state = result.state.get(part)
         if state is not None:  # arrays have none, and are not held on to
-            self._debts[id(data)] = (data, Snapshot(result.under("source/"), {"source": state}))
+            self._debts[part, id(data)] = (data, Snapshot(result.under(f"{part}/"), {part: state}))
 
-    def take_debt(self, data: Any) -> Snapshot:
+    def take_debt(self, data: Any, part: str = "source") -> Snapshot:
         """Return where replayed fits left a data object, once: training goes on from there."""
-        return self._debts.pop(id(data), (None, Snapshot()))[1]
+        return self._debts.pop((part, id(data)), (None, Snapshot()))[1]
 
     def notice(self, message: str, *, kind: str = "notice", fit: int | None = None, data: Any = None) -> None:
         """Warn, and record it."""

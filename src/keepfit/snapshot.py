@@ -8,6 +8,7 @@ optimizers tensors ``optimizer/…``, ``optimizers/…``
 metrics    tensors ``metrics/…``
 callbacks  state ``callbacks``, tensors ``callbacks/…``
 source     state ``cursor`` and ``source``, tensors ``source/…``
+validation state ``validation``, tensors ``validation/…``
 position   state ``position`` and ``progress``
 randomness state ``randomness``
 plan       state ``plan``
@@ -29,6 +30,7 @@ PARTS = (
     "metrics",
     "callbacks",
     "source",
+    "validation",
     "position",
     "randomness",
     "plan",
@@ -90,13 +92,16 @@ def parted(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Snapsh
     return Snapshot(result, dict(state["result"])), Snapshot(resume, dict(state["resume"]))
 
 
-def source_state(source: Any, *, taken: int = 0) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def source_state(source: Any, *, taken: int = 0, part: str = "source") -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return what a source needs to be brought back beside its cursor: plain data and tensors ``source/…``.
 
     Args:
-        source: A `keepfit.data.Source`.
+        source: A `keepfit.data.Source`, or None.
         taken: Batches taken from it that are not trained on yet.
+        part: ``"source"``, or ``"validation"`` for what a fit validates on.
     """
+    if source is None or getattr(source, "begins_anew", False):
+        return None, {}
     if hasattr(source, "consumed"):
         consumed = source.consumed - taken
         return {"consumed": consumed, **source.marks(consumed)}, {}
@@ -104,12 +109,12 @@ def source_state(source: Any, *, taken: int = 0) -> tuple[dict[str, Any] | None,
     if state is None:
         return None, {}
     tensors: dict[str, Any] = {}
-    return {"given": _without_arrays(state, "source", tensors)}, tensors
+    return {"given": _without_arrays(state, part, tensors)}, tensors
 
 
-def source_state_of(snapshot: Snapshot) -> Any:
+def source_state_of(snapshot: Snapshot, part: str = "source") -> Any:
     """Return what `source_state` took from ``Source.get_state``, or None."""
-    found = snapshot.state.get("source")
+    found = snapshot.state.get(part)
     return None if not found or "given" not in found else _with_arrays(found["given"], snapshot.tensors)
 
 

@@ -107,9 +107,9 @@ def test_fit_interrupted_again_and_again_has_every_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("plan", "stop_training")])
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("plan", "stop_training", "validation")])
 def test_resumed_fit_differs_without(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: a resume that leaves a part out is noticed."""
+    """The negative control: a resume that leaves a part out is noticed; for validation see test_validation_places."""
     whole = train(tmp_path / "whole", times=1)
     parted = fitting.parted
     monkeypatch.setattr(fitting, "parted", lambda *given: tuple(without(part, end) for end in parted(*given)))
@@ -178,6 +178,7 @@ def test_snapshot_names_every_part() -> None:
         "progress",
         "cursor",
         "source",
+        "validation",
         "callbacks",
         "randomness",
         "plan",

@@ -42,6 +42,7 @@ class Settings:
         seed: Seed of the orders.
         mapped_bytes: Largest memory-mapped array that is read into memory.
         training: Whether the place in the data goes on from call to call.
+        counted: Whether a resume brings the data back to where it was.
     """
 
     y: Any
@@ -53,6 +54,7 @@ class Settings:
     seed: int
     mapped_bytes: int
     training: bool
+    counted: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def training_source(
         seed=seed,
         mapped_bytes=mapped_bytes,
         training=training,
+        counted=True,
     )
     check_class_weight(class_weight)
     adapter = _adapter_of(x)
@@ -133,6 +136,7 @@ def evaluation_source(
     *,
     batch_size: int | None = None,
     steps: int | None = None,
+    counted: bool = False,
     mapped_bytes: int = MAPPED_BYTES,
 ) -> Source:
     """Return data to evaluate or predict on as a source; never shuffled.
@@ -144,6 +148,7 @@ def evaluation_source(
         batch_size: As for `training_source`; ignored where the data makes its
             own batches, since a fit hands on the one of its training data.
         steps: Batches to read, or None for all.
+        counted: Whether a resume brings the data back to where it was, as that of a fit's validation.
         mapped_bytes: As for `training_source`.
 
     Raises:
@@ -160,6 +165,7 @@ def evaluation_source(
         seed=0,
         mapped_bytes=mapped_bytes,
         training=False,
+        counted=counted,
     )
     adapter = _adapter_of(x)
     if adapter.batched:
@@ -219,7 +225,7 @@ def _pydataset(x: Any, settings: Settings) -> Source:
         shuffle=bool(settings.shuffle),
         class_weight=settings.class_weight,
         steps_per_epoch=settings.steps,
-        training=settings.training,
+        counted=settings.counted,
     )
 
 

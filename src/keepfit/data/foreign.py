@@ -96,6 +96,7 @@ class ForeignSource(StreamSource):
         self._place = _PLACES.of(data) if training else _Place()
         self._training = training
         self._goes_on = training and steps is not None
+        self.begins_anew = not training
         self.num_batches = _optional(self._adapter, "num_batches")
         self._number: int | None = None
 

@@ -50,7 +50,8 @@ class PyDatasetSource(BatchSource):
         shuffle: Whether batches come in random order; without a length they never do.
         class_weight: Class number -> weight, or None.
         steps_per_epoch: Batches in an epoch, so that none is made in vain, or None.
-        training: Whether the epochs count as the data set's own, which a resume replays.
+        counted: Whether the epochs count as the data set's own, which a resume replays: those of a fit and its
+            validations do, those of ``evaluate`` are gone through again by the script.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class PyDatasetSource(BatchSource):
         shuffle: bool,
         class_weight: Mapping[int, float] | None,
         steps_per_epoch: int | None,
-        training: bool = True,
+        counted: bool = True,
     ) -> None:
         self._dataset: Any = dataset
         self._seed = seed
         self._shuffle = shuffle
         self._class_weight = class_weight
         self._steps = steps_per_epoch
-        self._life = _LIVES.of(dataset) if training else _Life()
+        self._life = _LIVES.of(dataset) if counted else _Life()
         self._peeked: Any = None
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         self._ahead: Prefetch | None = None

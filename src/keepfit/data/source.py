@@ -146,9 +146,11 @@ class StreamSource(Source):
 
     Attributes:
         consumed: Batches taken so far over the life of the data object.
+        begins_anew: Whether every epoch begins with the first batch, whatever was taken before.
     """
 
     exactness: Exactness = "replay"
+    begins_anew: bool = False
 
     @property
     @abstractmethod
