@@ -9,7 +9,7 @@ import keras
 
 from keepfit.callbacks import Progress, make_progress
 from keepfit.journal import FitRecord
-from keepfit.logs import array
+from keepfit.logs import merged
 from keepfit.recorder import Recorder
 from keepfit.request import FitRequest
 
@@ -43,10 +43,9 @@ def fill_history(callbacks: Any, recorder: Recorder, record: FitRecord) -> Any:
     history.epoch = [epoch.label for epoch in epochs]
     history.history = {}
     for epoch in epochs:
-        for name, value in epoch.logs.items():
+        stored = record.detail.get("array_logs", {}).get(str(epoch.epoch), {})
+        for name, value in merged(epoch.logs, stored).items():
             history.history.setdefault(name, []).append(value)
-        for name, stored in record.detail.get("array_logs", {}).get(str(epoch.epoch), {}).items():
-            history.history.setdefault(name, []).append(array(stored))
     if callbacks.model.history is not history:
         callbacks.model.history = history
     return history

@@ -14,19 +14,27 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def arrays(logs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the logs that are arrays, as JSON that `array` reads."""
+    """Return the logs that are arrays, as JSON that `merged` reads; each with its place among the logs."""
     found = {}
-    for name, value in logs.items():
+    for place, (name, value) in enumerate(logs.items()):
         if _is_number(value) or value is None or isinstance(value, (str, Mapping)):
             continue
         array = np.asarray(value)
         if array.dtype.kind in "fiub":
-            found[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": array.tobytes().hex()}
+            stored = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": array.tobytes().hex()}
+            found[name] = {**stored, "place": place}
     return found
 
 
-def array(stored: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """Return an array that `arrays` gave."""
+def merged(plain: Mapping[str, float], stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the logs that `numbers` and `arrays` took apart, in the order they had."""
+    items: list[tuple[str, Any]] = list(plain.items())
+    for name, found in stored.items():
+        items.insert(found.get("place", len(items)), (name, _array(found)))
+    return dict(items)
+
+
+def _array(stored: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     flat = np.frombuffer(bytes.fromhex(stored["bytes"]), np.dtype(stored["dtype"]))
     return flat.reshape(stored["shape"]).copy()
 

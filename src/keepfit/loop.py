@@ -29,7 +29,7 @@ from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
 from keepfit.left import small_things
-from keepfit.logs import array, arrays, numbers
+from keepfit.logs import arrays, merged, numbers
 from keepfit.pace import Pace
 from keepfit.recorder import Recorder
 from keepfit.snapshot import Snapshot, joined, parted, source_state
@@ -67,9 +67,8 @@ class FitProgress:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FitProgress:
         """Return the progress that `to_json` gave."""
-        logs = {name: array(stored) for name, stored in data.get("array_logs", {}).items()}
         plain = {name: value for name, value in data.items() if name != "array_logs"}
-        return cls(**{**plain, "logs": {**data["logs"], **logs}})
+        return cls(**{**plain, "logs": merged(data["logs"], data.get("array_logs", {}))})
 
 
 @dataclass

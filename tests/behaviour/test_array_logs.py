@@ -30,8 +30,9 @@ def fit(directory: Path | None, *, interrupt: bool = False) -> Any:
 
 
 def same(first: Any, again: Any) -> None:
-    """Assert that two histories have the same arrays, bit for bit."""
-    assert set(first.history) == set(again.history) == {"loss", "f1_score", "val_loss", "val_f1_score"}
+    """Assert that two histories have the same arrays, bit for bit, under the same names in the same order."""
+    assert set(first.history) == {"loss", "f1_score", "val_loss", "val_f1_score"}
+    assert list(first.history) == list(again.history)
     for name in first.history:
         for one, other in zip(first.history[name], again.history[name], strict=True):
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes()

@@ -95,6 +95,7 @@ REFUSED: dict[str, list[Case]] = {
     "kinds": [
         data(lambda x, y: {"x": x.astype(object)}, r"(?s)x has dtype object.*astype\(\"float32\"\)"),
         data(lambda x, y: {"y": y.astype(object)}, "y has dtype object"),
+        data(lambda x, y: {"x": np.ma.masked_greater(x, 0)}, "x is a masked array with masked values"),
         data(lambda x, y: {"x": np.array([np.ones(2), np.ones(3)], object), "y": y[:2]}, "(?s)object.*pad_sequences"),
         data(lambda x, y: {"x": x.astype(str)}, "(?s)x has dtype <U32.*StringLookup"),
         data(lambda x, y: {"y": y.astype(str)}, "y has dtype <U32"),

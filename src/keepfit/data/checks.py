@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keepfit import nested
 from keepfit.data.columns import check_dtype, is_rows
@@ -34,6 +35,12 @@ def check_array_like(leaves: list[tuple[str, Any]]) -> None:
         InvalidData: A leaf is not; names it.
     """
     for name, leaf in leaves:
+        if np.ma.is_masked(leaf):
+            raise InvalidData(
+                f"{name} is a masked array with masked values, whose mask a model does not see. Nothing was changed. "
+                "Give array.filled(value), and a mask or a sample_weight beside it.",
+                name=name,
+            )
         if is_rows(leaf):
             continue
         if isinstance(leaf, (bool, int, float, str)):
