@@ -149,6 +149,64 @@ def custom_train_step() -> tuple[Any, Any, Any]:
     return model, *regression_data()
 
 
+class Halves(CustomStep):
+    """A step that trains a part of the variables with the optimizer, and the others by hand, as a GAN's may."""
+
+    def parts(self, values: Any) -> tuple[Any, Any]:
+        """Return what is the optimizer's, and the rest."""
+        return values[2:], values[:2]
+
+    def train_step_jax(self, state: Any, data: Any) -> Any:
+        import jax
+
+        trainable, non_trainable, optimizer, metrics = state
+        gradient = jax.value_and_grad(self.objective, has_aux=True)
+        (loss, non_trainable), gradients = gradient(trainable, non_trainable, *data)
+        (mine, others), (steps, slopes) = self.parts(trainable), self.parts(gradients)
+        mine, optimizer = self.optimizer.stateless_apply(optimizer, steps, mine)
+        others = [value - 1e-2 * slope for value, slope in zip(others, slopes, strict=True)]
+        total, count = metrics[0] + loss, metrics[1] + 1.0
+        return {"loss": total / count}, ([*others, *mine], non_trainable, optimizer, [total, count])
+
+    def train_step_tensorflow(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean((self(x, training=True) - y) ** 2) / 2
+        self.update(tape.gradient(loss, self.trainable_weights), loss)
+        return {"loss": self.tracker.result()}
+
+    def train_step_torch(self, data: Any) -> Any:
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        loss = keras.ops.mean((self(x, training=True) - y) ** 2) / 2
+        loss.backward()
+        with torch.no_grad():
+            self.update([variable.value.grad for variable in self.trainable_weights], loss)
+        return {"loss": self.tracker.result()}
+
+    def update(self, gradients: Any, loss: Any) -> None:
+        """Move all weights."""
+        (mine, others), (steps, slopes) = self.parts(self.trainable_weights), self.parts(gradients)
+        self.optimizer.apply(steps, mine)
+        for variable, slope in zip(others, slopes, strict=True):
+            variable.assign(variable - 1e-2 * slope)
+        self.tracker.update_state(loss)
+
+
+def part_optimizer() -> tuple[Any, Any, Any]:
+    """An optimizer that its script built for a part of what trains."""
+    model = Halves()
+    x, y = regression_data()
+    model(x[:1])
+    model.compile(keras.optimizers.Adam(1e-2))
+    model.optimizer.build(model.parts(model.trainable_variables)[0])
+    return model, x, y
+
+
 class PenalisedDense(keras.layers.Dense):
     """A layer that adds a loss of its own."""
 
@@ -237,6 +295,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         stateful_lstm,
         two_in_two_out,
         custom_train_step,
+        part_optimizer,
         added_loss,
         mixed_precision,
         averaged_weights,
@@ -248,13 +307,15 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     if maker.__name__ not in _IMPOSSIBLE
 }
 # On PyTorch layers draw from the same generator as the loaders of Keras's own trainer, which we have not.
-DRAWS_AS_KERAS = [
-    name
-    for name in MODELS
-    if keras.backend.backend() != "torch"
-    or name
-    not in ("dropout_batch_norm", "custom_train_step", "gradient_accumulation", "convolution", "frozen_backbone")
-]
+_DRAWING = (
+    "dropout_batch_norm",
+    "custom_train_step",
+    "part_optimizer",
+    "gradient_accumulation",
+    "convolution",
+    "frozen_backbone",
+)
+DRAWS_AS_KERAS = [name for name in MODELS if keras.backend.backend() != "torch" or name not in _DRAWING]
 
 
 def make(name: str, *, seed: int = 3) -> tuple[Any, Any, Any]:

@@ -300,6 +300,11 @@ def has_standard_logs(model: Any) -> bool:
     )
 
 
+def has_own_train_step(model: Any) -> bool:
+    """Return whether the model's class has a training step of its own."""
+    return getattr(type(model), "train_step", None) is not getattr(keras.Model, "train_step", None)
+
+
 def has_stock_metrics(model: Any) -> bool:
     """Return whether every metric, and the way they begin anew, is Keras's own."""
     if type(model).reset_metrics is not keras.Model.reset_metrics:

@@ -22,6 +22,7 @@ from keepfit.phases import (
     has_trained,
     is_seated,
     let_rates_be_set,
+    note_left_out,
     optimizer_values,
     reseat,
 )
@@ -423,6 +424,7 @@ class Run:
             self._take_in(changes)
         if last is not self.model.optimizer:
             self.optimizer = self.model.optimizer
+            note_left_out(self.model)
             before = optimizer_values(known.values()) if known is not None else {}
             if changes:
                 before = changes.renamed(before)

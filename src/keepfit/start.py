@@ -11,6 +11,7 @@ from keepfit import _keras, held, randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import InvalidArgument, OtherModel
+from keepfit.phases import note_left_out
 from keepfit.snapshot import Snapshot
 from keepfit.standing import stand_at
 from keepfit.state import variables_of
@@ -49,6 +50,7 @@ def settle_seed(run: Run, seed: int | None) -> int:
 def settle_start(run: Run) -> None:
     """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
     _keras.build_optimizer(run.model)
+    note_left_out(run.model)
     run.optimizer = run.model.optimizer
     variables = run.engine.variables = variables_of(run.model)
     signature = variables.signature()

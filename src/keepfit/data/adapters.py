@@ -120,7 +120,7 @@ def training_source(
         seed=seed,
         mapped_bytes=mapped_bytes,
         training=training,
-        counted=True,
+        counted=training,
     )
     check_class_weight(class_weight)
     adapter = _adapter_of(x)

@@ -34,10 +34,38 @@ from keepfit.state import SLOTS, Slot, slots, variables_of
 _BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
 
 
+# The id of the optimizer and those of what trained when it was first seen, and was not its own.
+_LEFT_OUT = "_keepfit_left_out"
+
+
+def note_left_out(model: Any) -> None:
+    """Note once what the optimizer, as its script built it, leaves to others: one of several in a step of their own."""
+    optimizer = model.optimizer
+    if not optimizer.built or not _keras.has_own_train_step(model) or _left_out(optimizer) is not None:
+        return
+    its = {id(variable) for variable in served(model)}
+    left_out = frozenset(id(variable) for variable in model.trainable_variables if id(variable) not in its)
+    vars(optimizer)[_LEFT_OUT] = (id(optimizer), left_out)
+
+
+def _left_out(optimizer: Any) -> frozenset[int] | None:
+    """Return what was noted of this very optimizer; a copy has copied the note."""
+    key, found = vars(optimizer).get(_LEFT_OUT, (None, None))
+    return found if key == id(optimizer) else None
+
+
 def is_seated(model: Any) -> bool:
-    """Return whether the optimizer serves the variables that train now, or is not built for any yet."""
-    served = _keras.optimizer_variables(model.optimizer)
-    return not model.optimizer.built or [id(v) for v in served] == [id(v) for v in model.trainable_variables]
+    """Return whether the optimizer serves those of its variables that train now, or is not built for any yet."""
+    now, wanted = ([id(variable) for variable in found] for found in (served(model), _wanted(model)))
+    # A step of its own may have built its optimizer in an order of its own.
+    same = set(now) == set(wanted) if _keras.has_own_train_step(model) else now == wanted
+    return not model.optimizer.built or same
+
+
+def _wanted(model: Any) -> list[Any]:
+    """Return the variables that the optimizer is to serve: what trains now, but for what was never its own."""
+    left_out = _left_out(model.optimizer) or frozenset()
+    return [variable for variable in model.trainable_variables if id(variable) not in left_out]
 
 
 def served(model: Any) -> list[Any]:
@@ -60,7 +88,7 @@ def reseat(model: Any) -> None:
     """
     optimizer = model.optimizer
     try:
-        _serve(optimizer, list(model.trainable_variables))
+        _serve(optimizer, _wanted(model))
     except Exception as error:
         raise InvalidArgument(
             f"Other layers train than before, and {type(optimizer).__name__} could not be made anew for them: {error}. "
