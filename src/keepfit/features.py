@@ -31,12 +31,12 @@ MEMORY_BYTES = 1 << 30
 FOLDER = "features"
 _REGISTER = "features"  # key of the register in the journal
 _FORMAT = 1
-_KEPT_FILES = 4
+_KEPT_SETS = 4
 _HASHED_ROWS = 1 << 12
 
 
 class Features:
-    """The features of one run, within a budget of memory and a number of files.
+    """The features of one run: a few sets of them, within a budget of memory.
 
     Args:
         recorder: Remembers which files are the run's own.
@@ -83,7 +83,8 @@ class Features:
             keys: Those of the fit at hand, which stay.
         """
         for key in list(self._held):
-            if sum(array.nbytes for arrays in self._held.values() for array in arrays) <= MEMORY_BYTES:
+            size = sum(array.nbytes for arrays in self._held.values() for array in arrays)
+            if len(self._held) <= _KEPT_SETS and size <= MEMORY_BYTES:
                 break
             if key not in keys:
                 del self._held[key]
@@ -93,7 +94,7 @@ class Features:
     ) -> list[NDArray[Any]]:
         try:
             files = self._opened()
-            self._filed = [*(k for k in self._filed if k != key), key][-_KEPT_FILES:]
+            self._filed = [*(k for k in self._filed if k != key), key][-_KEPT_SETS:]
             found = files.find(key, count)
             if isinstance(found, str):
                 message = f"Features of the frozen layers are damaged and are computed again: {found}."

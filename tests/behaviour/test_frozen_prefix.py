@@ -16,6 +16,7 @@ import pytest
 import keepfit
 from keepfit import features, frozen
 from keepfit.cli import command
+from keepfit.cli.verify import verify_folder
 from keepfit.errors import EngineError, InvalidArgument, KeepfitWarning
 from keepfit.store.features import FeatureFiles
 from tests.bits import differing, joined_history, state_bits
@@ -416,7 +417,32 @@ def test_files_of_others_stay_and_old_features_go(tmp_path: Path) -> None:
         for shift in range(8):
             run.fit(x + np.float32(shift), y, batch_size=16, verbose=0)
     assert mine.read_text() == "not yours"
-    assert len(list(mine.parent.iterdir())) <= 1 + features._KEPT_FILES
+    assert len(list(mine.parent.iterdir())) <= 1 + features._KEPT_SETS
+
+
+def test_memory_of_features_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over ever new data no more than a few sets stay, and the oldest ones go when they are large."""
+    model, x, y = make("whole_backbone")
+    with keepfit.Run(model) as run:
+        for shift in range(6):
+            run.fit(x + np.float32(shift), y, batch_size=16, verbose=0)
+        held = run.frozen._features._held
+        assert len(held) == features._KEPT_SETS
+        monkeypatch.setattr(features, "MEMORY_BYTES", 70 * 6 * 4 + 10)
+        run.fit(x, y, batch_size=16, verbose=0)
+        assert len(held) == 1
+
+
+@pytest.mark.usefixtures("_on_disk")
+def test_verify_tells_of_damaged_features_and_loses_nothing(tmp_path: Path) -> None:
+    """They are computed again, so that they are a notice and no damage."""
+    train(*make("whole_backbone"), cuts=(1,), folder=tmp_path / "run")
+    assert verify_folder(tmp_path / "run").notices == ()
+    file = next(iter((tmp_path / "run" / "features").iterdir()))
+    file.write_bytes(file.read_bytes()[:-1])
+    report = verify_folder(tmp_path / "run")
+    assert report.damages == ()
+    assert [f"features/{file.name}" in text for text in report.notices] == [True]
 
 
 @pytest.mark.usefixtures("_on_disk")
