@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,15 @@ def kill_series(
     control, killed = place / f"{model}-control", place / f"{model}-killed"
     run_to_end(control, model)
     for _ in range(kills):
+        noted = Path(f"{killed}-files/doing")
+        noted.unlink(missing_ok=True)
         process = start(killed, model, 0.15, forget=forget)
+        if chance.random() < 0.6:
+            # Compiling takes longer than the moments that are drawn, above all where a machine is busy.
+            wait_for(noted.exists, 20.0, pause_s=0.01)
         time.sleep(chance.uniform(at_least_s, 1.3))
         if chance.random() < 0.3:
-            wait_for_a_write(killed, 1.0)
+            wait_for(lambda: files_aside(killed), 1.0, pause_s=0.0002)  # a checkpoint is being written
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
@@ -184,11 +189,11 @@ def files_aside(directory: Path) -> list[Path]:
     return [path for path in (directory / "objects").glob("*") if path.suffix != ".safetensors"]
 
 
-def wait_for_a_write(directory: Path, patience_s: float) -> None:
-    """Return when a checkpoint is being written, or after a while."""
+def wait_for(happened: Callable[[], object], patience_s: float, *, pause_s: float) -> None:
+    """Return when something has happened, or after a while."""
     deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline and not files_aside(directory):
-        time.sleep(0.0002)
+    while time.monotonic() < deadline and not happened():
+        time.sleep(pause_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
