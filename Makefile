@@ -33,6 +33,7 @@ bench: $(VENV)/.test
 	$(RUN)/python benchmarks/spine.py
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/plans.py
+	$(RUN)/python benchmarks/partitions.py
 	$(RUN)/python benchmarks/frozen_prefix.py
 
 $(VENV)/bin/python:

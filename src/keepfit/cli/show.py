@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keepfit.cli.parts import partition_lines
 from keepfit.cli.prefix import prefix_lines
 from keepfit.cli.sizes import folder_bytes, size
 from keepfit.history.table import Column, clean, counted, duration, fit_columns, moment, number, shortened
@@ -30,6 +31,7 @@ def show_folder(folder: RunFolder, page: Page) -> None:
     _fits(folder.history, page)
     _trained(folder, page)
     _prefixes(folder, page)
+    _partitions(folder, page)
     _metrics(folder.history, page)
     _checkpoints(folder, page)
     _approximate(folder.history, page)
@@ -108,6 +110,16 @@ def _prefixes(folder: RunFolder, page: Page) -> None:
     lines = prefix_lines(record for record in folder.history.records if record.branch == 0)
     if lines:
         page.heading("Frozen layers")
+        for line in lines:
+            page.line(clean(line))
+
+
+def _partitions(folder: RunFolder, page: Page) -> None:
+    """Write which partitions the newest fit trains on, and where it stands in them."""
+    records = [record for record in folder.history.records if record.branch == 0]
+    lines = partition_lines(records, folder.checkpoints)
+    if lines:
+        page.heading("Partitions")
         for line in lines:
             page.line(clean(line))
 

@@ -1,0 +1,132 @@
+"""Partitions on disk against arrays in memory: throughput, and how well a window mixes. No asserts.
+
+``python benchmarks/partitions.py [--quick]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keepfit  # before keras
+import keras
+import numpy as np
+from spine import medians, turns
+
+FEATURES, CLASSES, PARTS = 64, 10, 20
+
+
+def files(folder: Path, x: Any, y: Any) -> list[tuple[Path, Path]]:
+    """Write data as partitions of one size."""
+    paths = []
+    for number, (some_x, some_y) in enumerate(zip(np.split(x, PARTS), np.split(y, PARTS), strict=True)):
+        pair = (folder / f"x-{number}.npy", folder / f"y-{number}.npy")
+        np.save(pair[0], some_x)
+        np.save(pair[1], some_y)
+        paths.append(pair)
+    return paths
+
+
+def data(samples: int) -> tuple[Any, Any]:
+    """Return blobs, sorted by class, so that each partition holds half of one class."""
+    generator = np.random.default_rng(0)
+    y = np.sort(generator.integers(0, CLASSES, samples)).astype("int32")
+    centres = generator.normal(size=(CLASSES, FEATURES))
+    return (0.5 * centres[y] + generator.normal(size=(samples, FEATURES))).astype("float32"), y
+
+
+def net(width: int, depth: int) -> Any:
+    """A dense net; its width decides how long a step takes."""
+    keras.utils.set_random_seed(0)
+    hidden = [keras.layers.Dense(width, activation="relu") for _ in range(depth)]
+    model = keras.Sequential([keras.Input((FEATURES,)), *hidden, keras.layers.Dense(CLASSES)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
+    return model
+
+
+def speed(folder: Path, *, passes: int, quick: bool) -> None:
+    """Print seconds a pass, and ratios: in memory to partitions, and plain reading to partitions."""
+    print(f"{'model':<22} {'memory':>8} {'plain':>8} {'window':>7} {'seconds':>8} {'of memory':>10} {'of plain':>9}")
+    for name, width, depth, samples, batch in (
+        ("tiny, 0.1 ms a step", 32, 1, 40_000 if quick else 200_000, 64),
+        ("large, 5 ms a step", 1024, 3, 4_000 if quick else 20_000, 64),
+    ):
+        x, y = data(samples)
+        paths = files(folder, x, y)
+        options: dict[str, Any] = {"batch_size": batch, "verbose": 0}
+        for window in (1, 4, PARTS):
+            runs = [keepfit.Run(net(width, depth), seed=1) for _ in range(3)]
+            parts = keepfit.partitions(paths, window=window)
+
+            def plain(run: Any = runs[1], paths: Any = paths) -> None:
+                """Read file after file, and train on each."""
+                for one, other in paths:
+                    run.fit(np.load(one), np.load(other), **options)
+
+            taken = turns([lambda: runs[0].fit(x, y, **options), plain, lambda: runs[2].fit(parts, **options)], passes)
+            memory, read, ours = medians(taken)
+            for run in runs:
+                run.close()
+            print(
+                f"{name:<22} {memory:>8.3f} {read:>8.3f} {window:>7} {ours:>8.3f} {memory / ours:>10.2f} "
+                f"{read / ours:>9.2f}",
+                flush=True,
+            )
+
+
+def mixing(folder: Path, *, quick: bool) -> None:
+    """Print what class-sorted data comes to: in memory, in windows, and with one fit for each partition."""
+    samples, epochs = (4_000, 3) if quick else (20_000, 5)
+    x, y = data(samples)
+    paths = files(folder, x, y)
+    order = np.random.default_rng(1).permutation(samples)
+    held, order = order[: samples // 5], order[samples // 5 :]
+    keep = np.sort(order)[: len(order) // PARTS * PARTS]
+    paths = files(folder, x[keep], y[keep])
+    options: dict[str, Any] = {"batch_size": 32, "verbose": 0}
+    print(f"\n{'class-sorted data':<34} {'accuracy':>9} {'classes in a batch of 32':>25}")
+
+    def told(name: str, run: Any, batches: Any) -> None:
+        classes = np.mean([len(np.unique(y[keep][batch])) for batch in batches])
+        accuracy = run.evaluate(x[held], y[held], verbose=0)[1]
+        run.close()
+        print(f"{name:<34} {accuracy:>9.3f} {classes:>25.2f}", flush=True)
+
+    from keepfit.data import training_source
+
+    def batches_of(source: Any) -> Any:
+        return [source.order(0, start, start + 32) for start in range(0, len(keep) - 32, 32)]
+
+    run = keepfit.Run(net(32, 1), seed=1)
+    run.fit(x[keep], y[keep], epochs=epochs, **options)
+    told("in memory", run, batches_of(training_source(x[keep], y[keep], batch_size=32, seed=1)))
+    for window in (PARTS, 8, 4, 2, 1):
+        run = keepfit.Run(net(32, 1), seed=1)
+        parts = keepfit.partitions(paths, window=window)
+        run.fit(parts, epochs=epochs, **options)
+        told(f"partitions, window {window}", run, batches_of(training_source(parts, batch_size=32, seed=1)))
+    run = keepfit.Run(net(32, 1), seed=1)
+    for _ in range(epochs):
+        for one, other in paths:
+            run.fit(np.load(one), np.load(other), **options)
+    told("one fit for each partition", run, np.split(np.arange(len(keep) // 32 * 32), len(keep) // 32))
+
+
+def main() -> None:
+    """Measure both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as folder:
+        speed(Path(folder), passes=3 if quick else 5, quick=quick)
+        mixing(Path(folder), quick=quick)
+
+
+if __name__ == "__main__":
+    main()
