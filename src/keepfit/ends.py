@@ -131,8 +131,10 @@ def phase_of(
     if ends.batches:
         return "new", f"{ends.batches} single batches were trained since fit {last.number}"
     if changed:
-        first = next(iter(changed))
-        return "new", f"{len(changed)} variables were set by hand ({first} among them)"
+        first, *others = changed
+        return "new", f"{len(changed)} variables were set by hand ({first} among them)" if others else (
+            f"{first} was set by hand"
+        )
     missing = [
         key for key in last.detail.get("rewriters", ()) if key not in (*callback_keys, *facts.get("rewriters", ()))
     ]
