@@ -29,6 +29,7 @@ class WarmUp(Schedule):
         Goyal and others, Accurate, Large Minibatch SGD, 2017, section 2.2.
 
     Example:
+        >>> from keepfit.schedules import Cosine, WarmUp
         >>> schedule = WarmUp(Cosine(0.1, over=10), over=4)
         >>> [round(float(schedule(step)), 3) for step in (0, 2, 4, 9, 14)]
         [0.0, 0.05, 0.1, 0.05, 0.0]
