@@ -154,8 +154,6 @@ def _usable(model: Any, request: FitRequest, source: Source) -> Prefix | str:
         return f"the model has a {own} of its own, which may look at the inputs"
     if not _is_dense(source):
         return "the data is not given as dense arrays"
-    if _is_cut_short(request.steps_per_epoch, source):
-        return "an epoch is less than a pass over the data (steps_per_epoch)"
     prefix = find_prefix(model)
     if isinstance(prefix, str):
         return prefix
