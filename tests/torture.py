@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     toll = Toll()
     each = 8
     with tempfile.TemporaryDirectory() as place:
-        names = list(MODELS)
+        names = [*MODELS, "dropout_batch_norm@phases"]
         turn = 0
         while toll.kills < given.kills:
             name = names[turn % len(names)]

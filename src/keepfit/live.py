@@ -35,12 +35,22 @@ def check_free(run: Run) -> None:
             other.closed = f"{run.directory} was opened again in this process"
             other.recorder.close()
             _RUNS.discard(other)
-        elif mine & ({id(variable) for variable in other.model.variables} | {id(other.model)}):
-            raise CannotAttach(
-                f"{other!r} is live and has variables of this model. Nothing was changed. "
-                "Close it first with run.close(), or give the new run a model of its own.",
-                run=other,
-            )
+        else:
+            check_apart(other, mine)
+
+
+def check_apart(other: Run, mine: set[int]) -> None:
+    """Refuse variables (ids) that another live run has.
+
+    Raises:
+        CannotAttach: It has some of them.
+    """
+    if mine & ({id(variable) for variable in other.model.variables} | {id(other.model)}):
+        raise CannotAttach(
+            f"{other!r} is live and has variables of this model. Nothing was changed. "
+            "Close it first with run.close(), or give the new run a model of its own.",
+            run=other,
+        )
 
 
 def open_runs() -> list[Run]:
@@ -57,6 +67,11 @@ def register(run: Run) -> None:
 def release(run: Run) -> None:
     """Forget a run and give its model its own methods back."""
     _RUNS.discard(run)
+    unbind(run)
+
+
+def unbind(run: Run) -> None:
+    """Give a run's model its own methods back."""
     attributes: dict[str, Any] = vars(run.model)
     if attributes.get("run") is run:
         for name in ("run", *ATTACHED, *_GUARDED):

@@ -33,7 +33,7 @@ from keepfit.settings import Settings
 from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
 from keepfit.start import settle_seed, settle_start
-from keepfit.state import variables_of
+from keepfit.state import Variables, variables_of
 
 if TYPE_CHECKING:
     from keepfit.fine_tuning import FineTuning
@@ -114,6 +114,8 @@ class Run:
         self.optimizer: Any = None
         self.pending: dict[str, Any] = {}
         self._changes: list[VariableChanges] = []
+        # As of the last call that took changes in; who only predicts lists anew without that.
+        self._listed: Variables | None = None
         self._debts: dict[tuple[str, int], tuple[Any, Snapshot]] = {}
         live.check_free(self)
         let_rates_be_set()
@@ -130,6 +132,7 @@ class Run:
             self.frozen = Frozen(self)
             if _keras.is_built(model):
                 settle_start(self)
+                self._listed = self.engine.variables
         except BaseException:
             self.recorder.close()
             raise
@@ -372,6 +375,29 @@ class Run:
         self.check_idle("fork")
         return fork(self, Path(directory), at=at, model=model)
 
+    def replace_model(self, model: Any) -> Any:
+        """Go on with another model, such as one with a new head on the layers of this one.
+
+        Variables that both have keep all that is known of them: what the optimizer
+        has of them too, if the new model's is of the same class. What is new begins
+        fresh, what is gone is forgotten. The model that was there is let go.
+
+        Args:
+            model: A compiled model; it may be unbuilt.
+
+        Returns:
+            The model, which is attached where the last one was.
+
+        Raises:
+            InvalidArgument: It is no model.
+            NotCompiled: It is not compiled.
+            CannotAttach: Another live run has its variables, or its class has a ``fit`` of its own.
+        """
+        from keepfit.replacing import replace_model
+
+        self.check_idle("replace_model")
+        return replace_model(self, model)
+
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw the history: metrics, learning rate, fits as bands, kills and resumes; needs matplotlib."""
         return self.history.plot(path)
@@ -411,13 +437,14 @@ class Run:
             batch: What the model will be trained on.
             fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
         """
-        last, known = self.optimizer, getattr(self.engine, "variables", None)
-        self.engine.build(batch)
+        last, known = self.optimizer, self._listed
+        self._listed = self.engine.build(batch)
         if self.pending:
             waiting, self.pending = self.pending, {}
             self.engine.variables.assign(waiting, skip=lambda name: name not in waiting)
         if not self.is_ready:
             settle_start(self)
+            self._listed = self.engine.variables
             return
         changes = VariableChanges() if known is None else VariableChanges.between(known, self.engine.variables)
         if changes:
@@ -461,7 +488,7 @@ class Run:
     def list_anew(self) -> None:
         """List the model's variables again: what its optimizer keeps has changed."""
         self.engine.refresh()
-        self.engine.variables = variables_of(self.model)
+        self._listed = self.engine.variables = variables_of(self.model)
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""
@@ -484,6 +511,7 @@ class Run:
         self.engine.refresh()
         if not self.is_ready:
             settle_start(self)
+            self._listed = self.engine.variables
 
     def owe(self, data: Any, result: Snapshot | None, record: FitRecord, *, part: str = "source") -> None:
         """Note how far a replayed fit went in a data object, which is still at its beginning.

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit.errors import KeepfitWarning, RecipeChanged
+from keepfit.errors import CannotAttach, InvalidArgument, KeepfitWarning, NotCompiled, RecipeChanged
 from keepfit.state import variables_of
 from tests.behaviour.processes import Interrupt
 from tests.behaviour.test_phases import RATE, slots_of, two_layers
 from tests.bits import differing, state_bits
+from tests.unchanged import refuse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning"),
@@ -55,12 +56,9 @@ def float8(model: Any) -> None:
 CHANGES: dict[str, Callable[[Any], None]] = {
     change.__name__: change for change in (lora, other_head, more_layers, quantized, float8)
 }
-# Keras cannot train these there, with its own fit either.
-IMPOSSIBLE = {"torch": (), "tensorflow": (), "jax": ()}[keras.backend.backend()]
-NAMES = [name for name in CHANGES if name not in IMPOSSIBLE]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHANGES)
 def test_what_stays_keeps_its_state_and_what_is_new_begins_fresh(name: str) -> None:
     """Slots of variables that stay are theirs to the bit, those of what is gone are gone, and both are said."""
     model, x, y = two_layers("adam")
@@ -110,7 +108,7 @@ def test_changes_are_said_and_recorded() -> None:
         assert len([event for event in run.recorder.events if event.kind == "variables"]) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHANGES)
 def test_a_script_that_makes_the_change_again_goes_on_with_every_bit(name: str, tmp_path: Path) -> None:
     """Killed in the fit after the change, and cut everywhere: the end is that of one process."""
 
@@ -133,7 +131,7 @@ def test_a_script_that_makes_the_change_again_goes_on_with_every_bit(name: str, 
     assert whole[1] == cut[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHANGES)
 def test_a_script_that_does_not_make_the_change_is_told(name: str, tmp_path: Path) -> None:
     """RecipeChanged names the variables."""
     for change in (True, False):
@@ -228,3 +226,60 @@ def test_train_leaves_what_lora_stands_beside_frozen() -> None:
         bits = state_bits(model)
         assert bits["model/dense/kernel"] == kernel
         assert any(np.frombuffer(bits["model/dense/lora_kernel_b"][2], "float32"))
+
+
+def on_the_same_layers(model: Any) -> Any:
+    """Return another model with a new head on the layers of a model."""
+    inputs = keras.Input((6,))
+    outputs = keras.layers.Dense(2, name="classes")(model.get_layer("body")(inputs))
+    other = keras.Model(inputs, outputs)
+    other.compile(keras.optimizers.Adam(RATE), "mse")
+    return other
+
+
+def test_a_run_goes_on_with_another_model() -> None:
+    """Layers that both models have keep their slots, and the run its numbers; predictions in between change nothing."""
+    model, x, y = two_layers("adam")
+    model = keepfit.attach(model)
+    run = model.run
+    model.fit(x, y, batch_size=10, verbose=0)
+    before = slots_of(model, "body")
+    other = run.replace_model(on_the_same_layers(model))
+    assert (other.run is run, hasattr(model, "run")) == (True, False)
+    other.predict(x, verbose=0)
+    run.ready((x[:10], np.repeat(y[:10], 2, axis=1)))
+    after = {name: value for name, value in slots_of(other, "body").items() if "/dense/" in name}
+    assert differing(before, after) == []
+    assert other.fit(x, np.repeat(y, 2, axis=1), batch_size=10, verbose=0).epoch == [1]
+    assert int(np.asarray(other.optimizer.iterations)) == 14
+    run.close()
+
+
+def test_another_model_is_cut_and_replayed_with_every_bit(tmp_path: Path) -> None:
+    """A script that makes the other model again goes on where it was."""
+
+    def script(directory: Path, fits: int) -> Any:
+        model, x, y = two_layers("adam")
+        with keepfit.Run(model, directory, checkpoint_share="each") as run:
+            run.fit(x, y, batch_size=10, verbose=0)
+            run.replace_model(on_the_same_layers(model))
+            for _ in range(fits):
+                run.fit(x, np.repeat(y, 2, axis=1), batch_size=10, epochs=2, verbose=0)
+            return state_bits(run.model)
+
+    whole = script(tmp_path / "whole", 2)
+    for fits in (0, 1, 2, 2):
+        cut = script(tmp_path / "cut", fits)
+    assert differing(whole, cut) == []
+
+
+def test_what_is_no_other_model_is_refused() -> None:
+    """With everything as it was."""
+    model, x, y = two_layers("adam")
+    uncompiled = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    third, _, _ = two_layers("adam")
+    with keepfit.Run(model) as run, keepfit.Run(third):
+        run.fit(x, y, batch_size=10, verbose=0)
+        refuse(run, lambda: run.replace_model("model"), InvalidArgument, "takes a keras.Model")
+        refuse(run, lambda: run.replace_model(uncompiled), NotCompiled, "not compiled")
+        refuse(run, lambda: run.replace_model(third), CannotAttach, "is live and has variables of this model")

@@ -1,7 +1,7 @@
 """The script that the kill tests run, kill and run again; it trains in three fits.
 
 Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``; ``MODEL@partitions`` reads its data from
-files, a few at a time.
+files, a few at a time; with ``MODEL@phases`` layers, rates and variables change from fit to fit.
 """
 
 from __future__ import annotations
@@ -83,6 +83,19 @@ def keep_features_on_disk(seconds: float) -> None:
     features.computed = slowly
 
 
+def phases(model: Any, phase: int) -> dict[str, Any]:
+    """Return what a fit of a schedule of phases asks for; the last one comes after a layer got LoRA."""
+    layers = [layer for layer in model.layers if layer.weights]
+    if phase == 2:
+        next(layer for layer in layers if isinstance(layer, keras.layers.Dense)).enable_lora(2)
+    warm = keepfit.schedules.WarmUp(keepfit.schedules.Cosine(1e-2), over=5)
+    return (
+        {"train": layers[-1], "learning_rate": warm},
+        {"train": "all", "learning_rate": (keepfit.schedules.OneCycle(5e-3), slice(0.1, 1.0))},
+        {"train": "all", "learning_rate": 5e-3},
+    )[phase]
+
+
 def main(directory: str, name: str, seconds: float) -> None:
     """Train, tell on stdout when training begins, and end."""
     Slow.seconds = seconds
@@ -110,8 +123,9 @@ def main(directory: str, name: str, seconds: float) -> None:
                 keras.callbacks.CSVLogger("log.csv"),
                 Slow(),
             ],
+            **(phases(model, phase) if kind == "phases" else {}),
         )
-        if name != "schedule":
+        if name != "schedule" and kind != "phases":
             model.optimizer.learning_rate = 5e-3 / (phase + 2)
     print("done", flush=True)
 

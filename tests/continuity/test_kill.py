@@ -11,7 +11,14 @@ from tests.torture import Toll, kill_series
 
 
 @pytest.mark.parametrize(
-    "model", ["dropout_batch_norm", "averaged_weights", "dropout_batch_norm@partitions", "frozen_backbone"]
+    "model",
+    [
+        "dropout_batch_norm",
+        "averaged_weights",
+        "dropout_batch_norm@partitions",
+        "dropout_batch_norm@phases",
+        "frozen_backbone",
+    ],
 )
 def test_killed_training_ends_with_the_bits_of_its_control(model: str, tmp_path: Path) -> None:
     """Killed with SIGKILL four times at random moments and started again, every bit and every log line is the same."""

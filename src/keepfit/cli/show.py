@@ -97,7 +97,7 @@ def _fits(history: History, page: Page) -> None:
 
 
 def _trained(folder: RunFolder, page: Page) -> None:
-    """Write which part of the model trained in which fits, where that changed or was not all of it."""
+    """Write which part of the model trained in which fits, at which rates, where that is more than one number."""
     lines = trained_lines(folder.model, folder.history.fits)
     if lines:
         page.heading("Trained")
@@ -125,29 +125,51 @@ def _partitions(folder: RunFolder, page: Page) -> None:
 
 
 def trained_lines(signature: Any, fits: Iterable[FitRow]) -> list[str]:
-    """Return a line for fits in a row that trained the same variables; none where each trained the same.
+    """Return a line for fits in a row that trained alike; none where all did, with one rate for everything.
 
     Args:
         signature: Name of each variable of the model -> [shape, dtype].
         fits: In their order.
     """
-    try:
-        sizes = {name: math.prod(int(extent) for extent in shape) for name, (shape, _) in signature.items()}
-    except (AttributeError, TypeError, ValueError):
-        return []
-    groups: list[tuple[int, int, tuple[str, ...]]] = []
+    groups: list[tuple[int, int, str, bool]] = []
     for fit in fits:
-        if groups and groups[-1][2] == fit.trained:
-            groups[-1] = (groups[-1][0], fit.number, fit.trained)
-        elif fit.trained:
-            groups.append((fit.number, fit.number, fit.trained))
-    if len(groups) < 2:
+        text = _trained_text(signature, fit)
+        if text is None:
+            continue
+        if groups and groups[-1][2] == text:
+            groups[-1] = (groups[-1][0], fit.number, text, groups[-1][3])
+        else:
+            groups.append((fit.number, fit.number, text, isinstance(fit.rate, Mapping) or bool(fit.multipliers)))
+    if len({text for *_, text, _ in groups}) < 2 and not any(told for *_, told in groups):
         return []
     return [
-        f"{f'fit {first}' if first == last else f'fits {first} to {last}'}: "
-        f"{counted(sum(sizes.get(name, 0) for name in names), 'value')} in {counted(len(names), 'variable')}"
-        for first, last, names in groups
+        f"{f'fit {first}' if first == last else f'fits {first} to {last}'}: {text}" for first, last, text, _ in groups
     ]
+
+
+def _trained_text(signature: Any, fit: FitRow) -> str | None:
+    if not fit.trained:
+        return None
+    try:
+        kinds = {**signature, **fit.variables}
+        sizes = {name: math.prod(int(extent) for extent in kind[0]) for name, kind in kinds.items() if kind is not None}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    values = counted(sum(sizes.get(name, 0) for name in fit.trained), "value")
+    text = f"{values} in {counted(len(fit.trained), 'variable')}"
+    if isinstance(fit.rate, Mapping):
+        text += f", rate by {_schedule_name(fit.rate)}"
+    if fit.multipliers:
+        shares = [fit.multipliers.get(name, 1.0) for name in fit.trained]
+        text += f", times {min(shares):.3g} to {max(shares):.3g} by layer"
+    return text
+
+
+def _schedule_name(config: Mapping[str, Any]) -> str:
+    """Return a schedule's class, with that of the one it leads to: ``WarmUp to Cosine``."""
+    name = str(config.get("class", "schedule")).rpartition(".")[2].rpartition(">")[2]
+    inner = next((item for item in config.values() if isinstance(item, Mapping) and "class" in item), None)
+    return clean(name if inner is None else f"{name} to {_schedule_name(inner)}")
 
 
 def _metrics(history: History, page: Page) -> None:

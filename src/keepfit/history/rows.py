@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class FitRow:
         approximate: What of it is not exact, one sentence each.
         branch: 0 for the run's timeline, more for a closed branch.
         trained: Names of the variables that it trained; empty where that was not recorded.
+        rate: The rate it was asked for: a number, or the config of a schedule with its ``class``.
+        multipliers: Name of a variable -> what its rate was multiplied with, of those that had a rate of their own.
+        variables: Name -> [shape, dtype] of variables that were not the model's at the start of the run, None for those
+            that are not there any more.
     """
 
     number: int
@@ -56,6 +60,9 @@ class FitRow:
     approximate: tuple[str, ...]
     branch: int
     trained: tuple[str, ...] = ()
+    rate: object = None
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+    variables: Mapping[str, object] = field(default_factory=dict)
 
 
 def fit_row(fit: FitRecord, epochs: Iterable[EpochRecord]) -> FitRow:
@@ -67,6 +74,7 @@ def fit_row(fit: FitRecord, epochs: Iterable[EpochRecord]) -> FitRow:
     """
     own = list(epochs)
     last = own[-1] if own else None
+    strict = fit.recipe.get("strict", {})
     return FitRow(
         number=fit.number,
         name=fit.name,
@@ -86,7 +94,10 @@ def fit_row(fit: FitRecord, epochs: Iterable[EpochRecord]) -> FitRow:
         seconds=math.fsum(epoch.seconds for epoch in own),
         approximate=tuple(fit.approximate),
         branch=fit.branch,
-        trained=tuple(fit.recipe.get("strict", {}).get("trainable") or ()),
+        trained=tuple(strict.get("trainable") or ()),
+        rate=strict.get("learning_rate"),
+        multipliers=dict(strict.get("rate_multipliers") or {}),
+        variables=dict(strict.get("variables") or {}),
     )
 
 

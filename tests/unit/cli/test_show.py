@@ -171,3 +171,19 @@ def test_what_trained_is_told_with_counts():
     ]
     assert trained_lines(signature, [fit(1, *both), fit(2, *both)]) == []
     assert trained_lines("unknown", fits) == []
+
+
+def test_rates_that_are_more_than_a_number_are_told_with_what_trained():
+    """Schedules by their names, multipliers by their range, variables that came during the run with their sizes."""
+    signature = {"model/a/kernel": [[4, 5], "float32"], "model/b/kernel": [[5, 2], "float32"]}
+    cosine = {"class": "keepfit.Cosine", "start": 0.1}
+    strict = {
+        "trainable": ["model/a/kernel", "model/c/kernel"],
+        "learning_rate": {"class": "keepfit.WarmUp", "then": cosine, "over": 0.1},
+        "rate_multipliers": {"model/a/kernel": 0.25},
+        "variables": {"model/b/kernel": None, "model/c/kernel": [[5, 3], "float32"]},
+    }
+    row = fit_row(FitRecord(number=1, recipe={"strict": strict}), [])
+    assert trained_lines(signature, [row]) == [
+        "fit 1: 35 values in 2 variables, rate by WarmUp to Cosine, times 0.25 to 1 by layer"
+    ]
