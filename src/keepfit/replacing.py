@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _keras, live
 from keepfit.engine import make_engine
 from keepfit.errors import CannotAttach, InvalidArgument, NotCompiled
+from keepfit.frozen import Frozen
 
 if TYPE_CHECKING:
     from keepfit.run import Run
@@ -24,6 +25,7 @@ def replace_model(run: Run, model: Any) -> Any:
     if run.is_ready:
         engine.variables = run.engine.variables  # those of before, until the next call builds the model
     run.model, run.engine = model, engine
+    run.frozen = Frozen(run)
     if is_attached:
         live.bind(run)
     return model
