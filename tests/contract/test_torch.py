@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -413,3 +414,18 @@ def test_tensors_that_keras_does_not_count_are_told() -> None:
         with pytest.warns(keepfit.errors.KeepfitWarning, match=r"3 tensors that Keras does not count, .*running_mean"):
             run.fit(x, x[:, :1], verbose=0)
         assert len(run.recorder.fits[1].approximate) == 1
+
+
+def test_a_setting_that_is_left_aside_is_said_once() -> None:
+    """With jit_compile=True Keras calls torch.compile; keepfit says that it does not, and gives the same bits."""
+    found = []
+    for compiles in (True, False):
+        model, x, y = CASES["averages"]()
+        model.jit_compile = compiles
+        with keepfit.Run(model) as run, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                run.fit(x, y, batch_size=SIZE, verbose=0)
+        found.append(state_bits(model))
+        assert len([each for each in told if "torch.compile" in str(each.message)]) == compiles
+    assert differing(*found) == []

@@ -19,6 +19,7 @@ from keepfit import _keras, nested
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.engine.torch_library import Library, loss_of
+from keepfit.errors import warn
 from keepfit.state import Variables, variables_of
 
 # A block is small enough that a dispatch stays prompt whatever the data.
@@ -76,6 +77,7 @@ class TorchEngine(Engine):
         self._foreign: tuple[ProgramKey | None, list[str]] = (None, [])
         self._bytes = 0
         self._lost = False
+        self._said_not_compiled = False
 
     def facts(self) -> dict[str, Any]:
         """Return backend, versions, device, threads and precision."""
@@ -99,6 +101,12 @@ class TorchEngine(Engine):
         """Choose how steps run; a pure function of the program and the device."""
         self._lost = False
         self._kind, reason = self._choose(batch, plan, verb)
+        if self.model.jit_compile and not self._said_not_compiled:
+            self._said_not_compiled = True
+            warn(
+                "The model was compiled with jit_compile=True, for which Keras calls torch.compile. keepfit does not: "
+                f"the plan is {self._kind}, since {reason}. Leave jit_compile out to be told nothing."
+            )
         return Plan(self._kind, reason, _facts())
 
     def inexact(self, batch: Any) -> list[str]:
