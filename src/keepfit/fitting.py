@@ -21,6 +21,7 @@ from keepfit.callbacks import (
 )
 from keepfit.caveats import epoch_numbers, other_conditions, other_length, other_validation
 from keepfit.clock import Position
+from keepfit.counted import count_once
 from keepfit.data import Source, StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import NotCompiled
@@ -109,6 +110,7 @@ class FitCall:
             )
         given = nested.flatten(request.callbacks) if request.callbacks else []
         self.callbacks, self._dropped = drop_backup_and_restore(given)
+        count_once(self.recorder, request.x)
         x, y, weights = request.x, request.y, request.sample_weight
         validation = request.validation_data
         if request.validation_split and validation is None:

@@ -160,6 +160,24 @@ def join_readers(data: Any) -> None:
         assert reading.done.wait(60)
 
 
+def test_sizes_are_counted_once_in_the_life_of_a_run(tmp_path: Path) -> None:
+    """To count what functions return means to call each; another process takes the sizes from the journal."""
+    called: list[int] = []
+    _, x, y = make("dropout_batch_norm")
+
+    def load(number: int) -> Any:
+        called.append(number)
+        return x[number * 10 : (number + 1) * 10], y[number * 10 : (number + 1) * 10]
+
+    for process in range(2):
+        model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+        called.clear()
+        model.fit(keepfit.partitions(range(7), load=load), verbose=0)
+        model.run.close()
+        # Counted, looked at, and trained on; then only looked at: the fit was done before.
+        assert len(called) == 1 if process else len(called) > 7
+
+
 def test_a_fit_goes_on_inside_a_pass(tmp_path: Path) -> None:
     """``steps_per_epoch`` leaves a pass unfinished, and the next fit goes on there: five fits are one."""
     _, x, y = make("dropout_batch_norm")

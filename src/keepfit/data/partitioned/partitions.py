@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from keepfit.data.partitioned.budget import Budget
@@ -159,6 +160,20 @@ class Partitions:
         if self._sizes is None:
             self._sizes = tuple(self._tried(number, part.count, 0) for number, part in enumerate(self.parts))
         return self._sizes
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the sizes are known."""
+        return self._sizes is not None
+
+    def recall(self, sizes: Sequence[int]) -> None:
+        """Take sizes that were counted before, of partitions with the same `digest`."""
+        self._sizes = tuple(sizes)
+
+    def digest(self) -> str:
+        """Return what identifies the partitions before they are counted: their names and what their files are like."""
+        names = [part.name if not part.paths else _short(part) for part in self.parts]
+        return xxhash.xxh3_128_hexdigest(repr((names, [sorted(facts.items()) for facts in self.note()])).encode())
 
     @property
     def count(self) -> int:
