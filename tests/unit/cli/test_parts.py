@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from tests.models import make
 
 import keepfit
 from keepfit.cli.folder import read_folder
 from keepfit.cli.parts import partition_lines
-from tests.models import make
 
 
 def test_partitions_and_the_place_in_them_are_listed(tmp_path: Path) -> None:
