@@ -321,6 +321,14 @@ def test_a_partition_with_other_columns_is_named(other, message):
     assert raised.value.partition == 1
 
 
+def test_other_columns_are_named_also_where_the_first_batch_finds_them():
+    """A batch over two small partitions looks at both before anything is trained."""
+    made, _ = functions([3])
+    other = lambda: (np.zeros((3, 5)), np.zeros(3, "int32"))  # noqa: E731
+    with pytest.raises(errors.PartitionChanged, match=r"Partition 1 .* x has rows of shape \(5,\)"):
+        source_of(partitions([*made, other], sizes=[3, 3])).peek()
+
+
 def test_a_loader_that_raises_is_told_with_its_error():
     """The cause stays in the chain, and the partition may be tried again."""
     fails = [True]

@@ -221,6 +221,8 @@ class Partitions:
                 if found is None:
                     continue
                 layout = layout or found[0]
+                if difference := layout.difference(found[0]):
+                    raise self._failed(number, OtherContentError(difference), sample=None)
                 taken.append(found[1])
                 missing -= len(found[1][0])
         if layout is None:
