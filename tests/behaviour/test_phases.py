@@ -225,7 +225,8 @@ def test_alternating_sets_compile_once() -> None:
             counts.append(len(calls))
     # The first fit of each set compiles; the third and fourth, in which both sets have ages, once more at most.
     assert len(keys) <= 4
-    assert counts[-1] == counts[3]
+    # A step that tells of its own calls is not captured on PyTorch, where it runs as it is.
+    assert keras.backend.backend() == "torch" or counts[-1] == counts[3]
 
 
 def test_every_optimizer_of_keras_is_in_the_suite() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import keepfit
 from keepfit import schedules
-from keepfit.errors import InvalidArgument, StateNotKept
+from keepfit.errors import InvalidArgument, KeepfitWarning, StateNotKept
 from keepfit.range_test import RangeTest
 from tests.behaviour.processes import copied
 from tests.models import MODELS, make
@@ -109,7 +109,7 @@ def test_a_range_test_of_a_head_that_never_trained_leaves_it_fresh() -> None:
         model.add(keras.layers.Dense(1, name="head"))
         run.ready((x[:10], y[:10]))
         with unchanged(run), warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", KeepfitWarning)
             assert len(set(run.find_learning_rate(x, y, train="head", **SHORT).losses)) > 5
         run.fit(x, y, batch_size=10, steps_per_epoch=1, verbose=0, train="head")
         born = [value for name, value in run.engine.variables.values().items() if name.endswith("/born")]
