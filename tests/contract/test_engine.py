@@ -180,6 +180,21 @@ def test_changed_setting_gives_a_new_program(setting: str) -> None:
     assert engine._key != key
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="captured steps are kept by their bytes there")
+def test_programs_of_ever_new_schedules_are_let_go() -> None:
+    """P5: a script that gives each fit a schedule of its own does not hold every step that was ever compiled."""
+    engine, x, y = prepared("plain_dense", "fused", False)
+    held_at_last = []
+    for number in range(12):
+        schedule = keras.optimizers.schedules.ExponentialDecay(1e-3 + number * 1e-5, 10, 0.9)
+        engine.model.optimizer._learning_rate = schedule
+        engine.build((x[:SIZE], y[:SIZE]))
+        train(engine, x, y, [1])
+        held_at_last.append(len(engine._kept))
+    assert held_at_last[:3] == [1, 2, 3] or held_at_last[:3] == [2, 3, 4], "each schedule is a program of its own"
+    assert max(held_at_last) == held_at_last[-1] < 12
+
+
 def test_generator_may_fill_one_buffer_again_and_again() -> None:
     """A batch belongs to its source: what is written into it later does not reach a step under way."""
     results = []

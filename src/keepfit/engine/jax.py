@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.cache import use_compilation_cache
 from keepfit.engine.changed import Changed
 from keepfit.engine.host import host_number, owned, stacked_rows
-from keepfit.engine.program import ProgramKey, program_key
+from keepfit.engine.program import ProgramKey, program_key, programs_of
 from keepfit.errors import EngineError
 from keepfit.state import Variables, variables_of
 
@@ -74,6 +75,7 @@ class JaxEngine(Engine):
         self._on_device: tuple[Any, Any] = (None, None)
         self._key: ProgramKey | None = None
         self._kind = "stepwise"
+        self._kept: OrderedDict[ProgramKey, dict[Any, Any]] = OrderedDict()
         self._programs: dict[Any, Any] = {}
         self._in_place = True
         # The arrays that the last dispatch put into each variable: nobody else has them, so they may be donated.
@@ -98,6 +100,7 @@ class JaxEngine(Engine):
             self._in_place = sum(_keras.value(v).nbytes for v in self.variables.all()) > _IN_PLACE_BYTES
             live = {id(variable) for variable in self.variables.all()}
             self._made = {index: array for index, array in self._made.items() if index in live}
+            self._programs = programs_of(key, self._kept)
         return self.variables
 
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
@@ -165,14 +168,14 @@ class JaxEngine(Engine):
 
     def _seen(self, verb: str, batch: Any) -> Any:
         """Return a step as a jaxpr for the variables as they are."""
-        found = self._programs.get(("traced", verb, self._key, _spec(batch)))
+        found = self._programs.get(("traced", verb, _spec(batch)))
         if found is None:
             state = tuple([_keras.value(v) for v in group] for group in self._groups(verb))
             found = self._traced(verb, state, batch)
         return found[0]
 
     def _has_convolution(self, verb: str, batch: Any) -> bool:
-        key = ("convolution", verb, self._key, _spec(batch))
+        key = ("convolution", verb, _spec(batch))
         if key not in self._programs:
             self._programs[key] = _contains_convolution(self._seen(verb, batch).jaxpr)
         return bool(self._programs[key])
@@ -196,7 +199,7 @@ class JaxEngine(Engine):
     def _run_fused(self, name: str, block: Block, groups: tuple[list[Any], ...]) -> Outcome:
         data = self._stack(block)
         donated, kept = self._take(name, groups)
-        key = ("loop", name, self._key, _spec(data))
+        key = ("loop", name, _spec(data))
         if key not in self._programs:
             self._programs[key] = self._loop(name, (*donated, *kept), data)
         logs, changed, bad = self._programs[key](donated, kept, data, np.int32(block.count))
@@ -249,7 +252,7 @@ class JaxEngine(Engine):
         return jax.jit(run, donate_argnums=0)
 
     def _step(self, name: str) -> Callable[..., Any]:
-        key = ("step", name, self._key, self._kind)
+        key = ("step", name, self._kind)
         if key not in self._programs:
             step = getattr(self.model, f"{name}_step")
 
@@ -268,7 +271,7 @@ class JaxEngine(Engine):
 
     def _traced(self, name: str, state: Any, batch: Any) -> Any:
         """Return a step as a jaxpr with the shapes of what it gives; the model's Python code runs once for it."""
-        key = ("traced", name, self._key, _spec(batch))
+        key = ("traced", name, _spec(batch))
         if key not in self._programs:
             step = getattr(self.model, f"{name}_step")
             trace = jax.make_jaxpr(lambda state, batch: _cast(step, state, batch), return_shape=True)

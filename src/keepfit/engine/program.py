@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ import keras
 
 from keepfit import _keras, nested
 
+# A script may go back and forth between a few sets of trained layers; one that gives every fit a schedule of its own
+# would keep a program for each.
+_KEPT_KEYS = 8
 _PLAIN = (int, float, str, bool, type(None), tuple)
 
 
@@ -35,6 +39,20 @@ class ProgramKey:
         if self is other:
             return True
         return isinstance(other, ProgramKey) and self._hash == other._hash and self._facts == other._facts
+
+
+def programs_of(key: ProgramKey, kept: OrderedDict[ProgramKey, dict[Any, Any]]) -> dict[Any, Any]:
+    """Return the programs that were compiled for a key, and let go of those that were not used for longest.
+
+    Args:
+        key: The model as it is.
+        kept: Key -> programs, the last used last; changed in place.
+    """
+    found = kept.setdefault(key, {})
+    kept.move_to_end(key)
+    while len(kept) > _KEPT_KEYS:
+        kept.popitem(last=False)
+    return found
 
 
 def program_key(model: Any) -> ProgramKey:

@@ -18,7 +18,7 @@ from keepfit import _keras, nested, randomness
 from keepfit.engine import graph
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.host import host_number, stacked_rows
-from keepfit.engine.program import ProgramKey, program_key
+from keepfit.engine.program import ProgramKey, program_key, programs_of
 from keepfit.engine.tensors import Spec, bytes_of, concatenated, host_output, is_dense, leaves_of, own_tensor, tensor
 from keepfit.errors import EngineError
 from keepfit.state import Variables, variables_of
@@ -30,8 +30,6 @@ _BLOCK_STEPS = 256
 _HELD_BYTES = 16 << 20
 # Where programs are kept: that they were traced under a summary writer.
 _WRITER = "writer"
-# A script that freezes and thaws layers in turns goes back and forth between a few programs.
-_KEPT_KEYS = 4
 
 
 class TensorFlowOutcome(Outcome):
@@ -101,10 +99,7 @@ class TensorFlowEngine(Engine):
             self._key = key
             self.variables = variables_of(self.model)
             self._is_large = bytes_of([variable.value for variable in self.variables.all()]) > _HELD_BYTES
-            self._programs = self._kept.setdefault(key, {})
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT_KEYS:
-                self._kept.popitem(last=False)
+            self._programs = programs_of(key, self._kept)
         self._forget_writers()
         return self.variables
 
