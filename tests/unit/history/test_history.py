@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from keepfit import extras
 from keepfit.errors import InvalidArgument
-from keepfit.history import History, Lineage, extras
+from keepfit.history import History, Lineage
 from keepfit.journal import EpochRecord, FitRecord
 
 
