@@ -15,7 +15,8 @@ from keepfit import _keras, nested
 # A script may go back and forth between a few sets of trained layers; one that gives every fit a schedule of its own
 # would keep a program for each.
 _KEPT_KEYS = 8
-_PLAIN = (int, float, str, bool, type(None), tuple)
+_ATOMS = frozenset((int, float, str, bool, type(None)))
+_PLAIN = (*_ATOMS, tuple)
 
 
 class ProgramKey:
@@ -104,17 +105,19 @@ def _optimizers(optimizer: Any) -> Iterator[Any]:
         yield from _optimizers(member)
 
 
-def _plain_settings(part: Any) -> Iterator[Any]:
-    attributes = vars(part)
-    kind: Any = type(part)
-    for name in _constructor_names(kind):
-        value = attributes.get(name)
-        if isinstance(value, _PLAIN):
-            try:
-                hash(value)
-            except TypeError:
-                continue
-            yield value
+def _plain_settings(part: Any) -> list[Any]:
+    """Return the values of a constructor's arguments that are plain, as the attributes of the same names hold them."""
+    setting = vars(part).get
+    values = [setting(name) for name in _constructor_names(type(part))]
+    return [value for value in values if type(value) in _ATOMS or (isinstance(value, _PLAIN) and _is_hashable(value))]
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=4096)

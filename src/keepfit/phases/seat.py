@@ -32,6 +32,7 @@ from keepfit.phases.clock import clock_of, schedule_of, set_clock
 from keepfit.state import SLOTS, Slot, slots, variables_of
 
 _BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
+_MAY_HOLD = (keras.optimizers.Optimizer, list, tuple)
 
 
 # The id of the optimizer and those of what trained when it was first seen, and was not its own.
@@ -212,9 +213,12 @@ def _parts(optimizer: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield an optimizer and those inside it, each with the path of its names."""
     yield path, optimizer
     for attribute, value in list(vars(optimizer).items()):
+        # A fit of one batch asks several times: one look at most attributes, and none into lists of slots.
+        if not isinstance(value, _MAY_HOLD):
+            continue
         if isinstance(value, keras.optimizers.Optimizer):
             yield from _parts(value, f"{path}/{attribute.lstrip('_')}")
-        elif isinstance(value, (list, tuple)):
+        elif value and not isinstance(value[0], keras.Variable):
             for index, member in enumerate(value):
                 if isinstance(member, keras.optimizers.Optimizer):
                     yield from _parts(member, f"{path}/{attribute.lstrip('_')}/{index}")
