@@ -272,8 +272,8 @@ class FitCall:
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
         self._rewound = {name: ends.result.tensors[name] for name in back if name in ends.result.tensors}
-        begin_clocks(self.model.optimizer, self._steps_of_fit(self.request.planned_epochs))
-        self.variables.known.forget()
+        if begin_clocks(self.model.optimizer, self._steps_of_fit(self.request.planned_epochs)):
+            self.variables.known.forget()
         record = FitRecord(
             number=number,
             name=self.request.name,

@@ -231,11 +231,14 @@ def test_alternating_sets_compile_once() -> None:
 
 def test_every_optimizer_of_keras_is_in_the_suite() -> None:
     """A new one must be added; MultiOptimizer, which hands its work to others by selectors of its own, is not in it."""
-    known = {type(make()) for make in OPTIMIZERS.values()} | {optimizers.Optimizer}
+    # By name: on PyTorch Keras makes objects of other classes than are asked for.
+    known = {type(make()).__name__ for make in OPTIMIZERS.values()} | {"Optimizer"}
     there = {
-        kind for kind in vars(optimizers).values() if isinstance(kind, type) and issubclass(kind, optimizers.Optimizer)
+        kind.__name__
+        for kind in vars(optimizers).values()
+        if isinstance(kind, type) and issubclass(kind, optimizers.Optimizer)
     }
-    assert {kind.__name__ for kind in there - known} <= {"MultiOptimizer"}
+    assert there - known <= {"MultiOptimizer"}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -60,9 +60,10 @@ def take_clock(part: Any) -> None:
     vars(part).pop(CLOCK, None)
 
 
-def set_clock(part: Any, steps: int | None) -> None:
-    """Let a fit of so many steps begin, as the optimizer's clock has it."""
+def set_clock(part: Any, steps: int | None) -> bool:
+    """Let a fit of so many steps begin, as the optimizer's clock has it; return whether it has one."""
     clock = clock_of(part)
     if clock:
         held.assign(clock["begin"], np.asarray(held.value(part._iterations)))
         held.assign(clock["length"], np.asarray(steps or 0, str(clock["length"].dtype)))
+    return bool(clock)

@@ -133,10 +133,10 @@ def optimizer_parts(optimizer: Any) -> list[Any]:
     return [part for _, part in _parts(optimizer, "")]
 
 
-def begin_clocks(optimizer: Any, steps: int | None) -> None:
-    """Let a fit of so many steps begin, as the clocks of an optimizer and those inside it have it."""
-    for part in optimizer_parts(optimizer):
-        set_clock(part, steps)
+def begin_clocks(optimizer: Any, steps: int | None) -> bool:
+    """Let a fit of so many steps begin for the clocks of an optimizer and those inside it; return if there are any."""
+    begun = [set_clock(part, steps) for part in optimizer_parts(optimizer)]
+    return any(begun)
 
 
 def goes_by_fractions(optimizer: Any) -> bool:
