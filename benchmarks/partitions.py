@@ -52,10 +52,12 @@ def net(width: int, depth: int) -> Any:
 
 def speed(folder: Path, *, passes: int, quick: bool) -> None:
     """Print seconds a pass, and ratios: in memory to partitions, and plain reading to partitions."""
-    print(f"{'model':<22} {'memory':>8} {'plain':>8} {'window':>7} {'seconds':>8} {'of memory':>10} {'of plain':>9}")
+    print(
+        f"{'':<6} {'ms/step':>8} {'memory':>8} {'plain':>8} {'window':>7} {'ours':>8} {'of memory':>10} {'of plain':>9}"
+    )
     for name, width, depth, samples, batch in (
-        ("tiny, 0.1 ms a step", 32, 1, 40_000 if quick else 200_000, 64),
-        ("large, 5 ms a step", 1024, 3, 4_000 if quick else 20_000, 64),
+        ("tiny", 32, 1, 40_000 if quick else 200_000, 64),
+        ("large", 512, 3, 4_000 if quick else 20_000, 64),
     ):
         x, y = data(samples)
         paths = files(folder, x, y)
@@ -73,8 +75,9 @@ def speed(folder: Path, *, passes: int, quick: bool) -> None:
             memory, read, ours = medians(taken)
             for run in runs:
                 run.close()
+            step = memory / samples * batch * 1e3
             print(
-                f"{name:<22} {memory:>8.3f} {read:>8.3f} {window:>7} {ours:>8.3f} {memory / ours:>10.2f} "
+                f"{name:<6} {step:>8.2f} {memory:>8.3f} {read:>8.3f} {window:>7} {ours:>8.3f} {memory / ours:>10.2f} "
                 f"{read / ours:>9.2f}",
                 flush=True,
             )
