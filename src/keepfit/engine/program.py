@@ -15,8 +15,8 @@ from keepfit import _keras, nested
 # A script may go back and forth between a few sets of trained layers; one that gives every fit a schedule of its own
 # would keep a program for each.
 _KEPT_KEYS = 8
-_ATOMS = frozenset((int, float, str, bool, type(None)))
-_PLAIN = (*_ATOMS, tuple)
+_ATOMS: frozenset[type] = frozenset((int, float, str, bool, type(None)))
+_PLAIN: tuple[type, ...] = (*_ATOMS, tuple)
 
 
 class ProgramKey:
@@ -108,7 +108,8 @@ def _optimizers(optimizer: Any) -> Iterator[Any]:
 def _plain_settings(part: Any) -> list[Any]:
     """Return the values of a constructor's arguments that are plain, as the attributes of the same names hold them."""
     setting = vars(part).get
-    values = [setting(name) for name in _constructor_names(type(part))]
+    kind: Any = type(part)
+    values = [setting(name) for name in _constructor_names(kind)]
     return [value for value in values if type(value) in _ATOMS or (isinstance(value, _PLAIN) and _is_hashable(value))]
 
 
