@@ -11,7 +11,7 @@ import numpy as np
 from keepfit import nested
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import Column, DenseColumn, MappedColumn, Rows, StoreColumn, column, is_mapped
-from keepfit.data.order import Permutation, Stretches, batch_order
+from keepfit.data.order import SampleOrder
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
 from keepfit.errors import warn
@@ -48,8 +48,7 @@ class ArraySource(IndexedSource):
             self.arrays = nested.map_structure(lambda leaf: leaf.array, columns, none_is_leaf=False)
             self.resident = True
         self.is_dense = all(isinstance(leaf, (DenseColumn, MappedColumn, StoreColumn)) for leaf in leaves)
-        self._stretches = Stretches(self._compute, count=self.num_samples)
-        self._permutation: tuple[int, Permutation] | None = None
+        self._order = SampleOrder(seed, self.num_samples, batch_size=batch_size, shuffle=shuffle)
 
     @classmethod
     def of(
@@ -105,16 +104,7 @@ class ArraySource(IndexedSource):
 
     def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return a stretch of the order of one pass."""
-        if not self._shuffle:
-            return np.arange(start, stop, dtype=np.int64)
-        return self._stretches.get(number, start, stop)
-
-    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
-        if self._shuffle == "batch":
-            return batch_order(self._seed, number, self.num_samples, self.batch_size, start=start, stop=stop)
-        if self._permutation is None or self._permutation[0] != number:
-            self._permutation = (number, Permutation(self._seed, number, self.num_samples))
-        return self._permutation[1].stretch(start, stop)
+        return self._order.stretch(number, start, stop)
 
     def with_inputs(self, inputs: Any) -> ArraySource:
         """Return the same samples in the same orders with other inputs; memory-mapped ones stay on disk."""

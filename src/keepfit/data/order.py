@@ -211,6 +211,42 @@ def place_hashes(partition: int, start: int, stop: int) -> _UINT64:
     return _hash(np.arange(start, stop, dtype=np.uint64), _key(partition, 0, 1))
 
 
+class SampleOrder:
+    """The orders of all passes over samples that can be had by index.
+
+    Args:
+        seed: Seed of the run, 0 or more.
+        count: Samples in a pass, 1 or more.
+        batch_size: Samples in a batch, 1 or more.
+        shuffle: True (all samples), ``"batch"`` (within each batch) or False.
+
+    Example:
+        >>> SampleOrder(7, 5, batch_size=2, shuffle=False).stretch(0, 1, 4).tolist()
+        [1, 2, 3]
+    """
+
+    def __init__(self, seed: int, count: int, *, batch_size: int, shuffle: bool | str) -> None:
+        self._seed = seed
+        self._count = count
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._stretches = Stretches(self._compute, count=count)
+        self._permutation: tuple[int, Permutation] | None = None
+
+    def stretch(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the samples at positions ``start`` to ``stop - 1`` of pass ``number``; not to be written to."""
+        if not self._shuffle:
+            return np.arange(start, stop, dtype=np.int64)
+        return self._stretches.get(number, start, stop)
+
+    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        if self._shuffle == "batch":
+            return batch_order(self._seed, number, self._count, self._batch_size, start=start, stop=stop)
+        if self._permutation is None or self._permutation[0] != number:
+            self._permutation = (number, Permutation(self._seed, number, self._count))
+        return self._permutation[1].stretch(start, stop)
+
+
 def _sorted_order(key: int, count: int) -> NDArray[np.int64]:
     keys = _hash(np.arange(count, dtype=np.uint64), key)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

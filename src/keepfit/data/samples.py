@@ -9,7 +9,7 @@ import numpy as np
 
 from keepfit import nested
 from keepfit.data.columns import check_dtype, model_dtype
-from keepfit.data.order import Permutation, Stretches, batch_order
+from keepfit.data.order import SampleOrder
 from keepfit.data.source import IndexedSource
 from keepfit.errors import InvalidData
 
@@ -49,9 +49,7 @@ class SampleSource(IndexedSource):
             raise InvalidData(f"x is a {type(data).__name__} without samples. Nothing was changed.")
         self.batch_size = batch_size
         self.num_batches = -(-self.num_samples // batch_size)
-        self._seed, self._shuffle = seed, shuffle
-        self._stretches = Stretches(self._compute, count=self.num_samples)
-        self._permutation: tuple[int, Permutation] | None = None
+        self._order = SampleOrder(seed, self.num_samples, batch_size=batch_size, shuffle=shuffle)
         first = self._sample(0)
         for leaf in nested.flatten(first):
             if leaf is not None:
@@ -66,9 +64,7 @@ class SampleSource(IndexedSource):
 
     def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return a stretch of the order of one pass."""
-        if not self._shuffle:
-            return np.arange(start, stop, dtype=np.int64)
-        return self._stretches.get(number, start, stop)
+        return self._order.stretch(number, start, stop)
 
     def take(self, indices: NDArray[np.int64]) -> Any:
         """Return samples, asked for one by one."""
@@ -82,13 +78,6 @@ class SampleSource(IndexedSource):
         if isinstance(found, tuple):
             return keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(found))
         return found
-
-    def _compute(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
-        if self._shuffle == "batch":
-            return batch_order(self._seed, number, self.num_samples, self.batch_size, start=start, stop=stop)
-        if self._permutation is None or self._permutation[0] != number:
-            self._permutation = (number, Permutation(self._seed, number, self.num_samples))
-        return self._permutation[1].stretch(start, stop)
 
 
 def _stacked(leaves: tuple[Any, ...]) -> NDArray[Any]:
