@@ -1,6 +1,6 @@
 """Memory and disk over many fit calls: slopes after a warm-up, no asserts.
 
-``python benchmarks/memory.py [--calls 1000] [--backend torch] [--where memory]``
+``python benchmarks/memory.py [--calls 1000] [--backend torch] [--where memory] [--schedules]``
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def folder_kib(directory: Path) -> float:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1024
 
 
-def measure(directory: Path | None, calls: int) -> None:
-    """Call fit many times with changing rates, and print what it cost."""
+def measure(directory: Path | None, calls: int, *, schedules: bool) -> None:
+    """Call fit many times with changing rates, or a schedule of its own for each, and print what it cost."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(1)])
     model.compile("adam", "mse")
@@ -46,7 +46,10 @@ def measure(directory: Path | None, calls: int) -> None:
     points: list[tuple[int, float, float]] = []
     with keepfit.Run(model, directory) as run:
         for call in range(calls + calls // 2):
-            model.optimizer.learning_rate = 1e-3 / (1 + call % 7)
+            rate = 1e-3 / (1 + call % 7)
+            model.optimizer.learning_rate = (
+                keras.optimizers.schedules.CosineDecay(rate + call * 1e-6, 1000) if schedules else rate
+            )
             run.fit(x, y, batch_size=32, verbose=0)
             if call + 1 >= calls // 2 and (call + 1) % (calls // 4) == 0:
                 run.recorder.flush()
@@ -66,14 +69,15 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--backend", choices=("jax", "tensorflow", "torch"), default=keras.backend.backend())
     parser.add_argument("--where", choices=("memory", "folder", "both"), default="both")
+    parser.add_argument("--schedules", action="store_true", help="every fit has a schedule with numbers of its own")
     given = parser.parse_args()
     print(f"keras {keras.__version__}, {given.backend}")
     if given.where != "folder":
-        measure(None, given.calls)
+        measure(None, given.calls, schedules=given.schedules)
     if given.where == "memory":
         return
     with tempfile.TemporaryDirectory() as place:
-        measure(Path(place) / "run", given.calls)
+        measure(Path(place) / "run", given.calls, schedules=given.schedules)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import keepfit
 from keepfit import _keras, held
 from keepfit.engine import Block, make_engine
+from keepfit.engine.program import _KEPT_KEYS
 from keepfit.errors import EngineError, KeepfitWarning
 from tests.bits import differing, state_bits
 from tests.models import make, regression_data
@@ -20,6 +23,8 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow's own", allow_module_level=True)
 
 import tensorflow as tf
+
+from keepfit.engine.tensorflow import _Step
 
 SIZE = 10
 
@@ -332,3 +337,22 @@ def test_several_devices_are_refused() -> None:
         model, *_ = make("plain_dense")
     with pytest.raises(EngineError, match="2 replicas"):
         make_engine(model)
+
+
+@pytest.mark.parametrize("forgets", [True, False], ids=["", "control"])
+def test_a_compiled_step_long_out_of_use_is_let_go(monkeypatch: pytest.MonkeyPatch, *, forgets: bool) -> None:
+    """Where every fit has a schedule of its own, the traced functions of old ones leave memory."""
+    if not forgets:
+        monkeypatch.setattr("keepfit.engine.graph.forget_gradients", lambda _: None)
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run:
+        held = []
+        for fit in range(2 * _KEPT_KEYS + 2):
+            model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(1e-3 + fit * 1e-5, 10_000)
+            run.fit(x, y, batch_size=SIZE, verbose=0)
+            engine = run.engine
+            held += [weakref.ref(step.function.graph) for step in engine._programs.values() if isinstance(step, _Step)]
+            del engine
+        gc.collect()
+        alive = sum(graph() is not None for graph in held)
+    assert (alive <= _KEPT_KEYS) is forgets

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # Their generator lies in the running operation, where nobody can read or set it.
 _HIDDEN_STATE = frozenset(
@@ -23,6 +24,7 @@ _HIDDEN_STATE = frozenset(
     }
 )
 _SLOW_IN_LOOPS = ("Conv", "Random")
+_OWN_GRADIENT = "_gradient_op_type"
 
 
 def operations(function: Any) -> frozenset[str]:
@@ -57,6 +59,20 @@ def has_summary_writer() -> bool:
 def writes_summaries(kinds: Iterable[str]) -> bool:
     """Return whether any operation writes to the summary writer that was there when it was traced."""
     return "WriteSummary" in kinds
+
+
+def forget_gradients(function: Any) -> None:
+    """Let go of the gradients that TensorFlow registers for good for a function that was traced to its end.
+
+    Each operation with a gradient of its own (``tf.custom_gradient``; Keras's sum over replicas is one) is
+    registered under a name of its own, and holds the whole graph. Whoever needed these gradients took them while
+    the step was traced: nobody differentiates a training step.
+    """
+    registered = getattr(getattr(ops, "gradient_registry", None), "_registry", {})
+    for operation in function.graph.get_operations():
+        name = operation.node_def.attr[_OWN_GRADIENT].s.decode() if _OWN_GRADIENT in operation.node_def.attr else ""
+        if name.startswith("CustomGradient-"):
+            registered.pop(name, None)
 
 
 def foreign_variables(function: Any, known: Iterable[Any]) -> list[str]:

@@ -330,6 +330,7 @@ class _Step:
 
         traced = tf.function(function, jit_compile=bool(model.jit_compile), autograph=False)
         self.function = traced.get_concrete_function(*spec.types)
+        graph.forget_gradients(self.function)
 
     @functools.cached_property
     def operations(self) -> frozenset[str]:
