@@ -14,7 +14,7 @@ from keepfit.errors import InvalidArgument, OtherModel
 from keepfit.phases import note_left_out
 from keepfit.snapshot import Snapshot
 from keepfit.standing import stand_at
-from keepfit.state import variables_of
+from keepfit.state import are_alike, variables_of
 
 if TYPE_CHECKING:
     from keepfit.run import Run
@@ -102,15 +102,8 @@ def _expected(run: Run, recorded: dict[str, Any], now: dict[str, Any]) -> dict[s
     return newest if set(newest) == set(now) else recorded
 
 
-def _are_alike(one: Any, other: Any) -> bool:
-    """Compare shape and dtype; the whole numbers of seed generators have another width on each backend."""
-    if one == other or one is None or other is None:
-        return bool(one == other)
-    return one[0] == other[0] and "int" in one[1] and "int" in other[1]
-
-
 def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: Path | None) -> None:
-    differing = sorted(name for name in {*recorded, *now} if not _are_alike(recorded.get(name), now.get(name)))
+    differing = sorted(name for name in {*recorded, *now} if not are_alike(recorded.get(name), now.get(name)))
     if differing:
         shown = "\n".join(f"  {name}: recorded {recorded.get(name)}, now {now.get(name)}" for name in differing[:5])
         more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""

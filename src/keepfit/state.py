@@ -59,7 +59,7 @@ class Variables:
     def signature(self) -> dict[str, list[Any]]:
         """Return name -> shape and dtype of the model's own variables: what makes two models alike."""
         return {
-            name: [list(variable.shape), str(variable.dtype)]
+            name: [list(variable.shape), _lasting_dtype(name, str(variable.dtype))]
             for name, variable in self.items()
             if name.startswith("model/")
         }
@@ -154,6 +154,21 @@ def variables_of(model: Any) -> Variables:
     return Variables(trainable, non_trainable, slots, metrics, further, names=ordered)
 
 
+def are_alike(one: Any, other: Any) -> bool:
+    """Compare what `Variables.signature` says of a variable, None where there is none: shape and dtype.
+
+    Whole numbers of any width are alike: those of seed generators have another one on each backend.
+    """
+    if one == other or one is None or other is None:
+        return bool(one == other)
+    return one[0] == other[0] and "int" in one[1] and "int" in other[1]
+
+
+def _lasting_dtype(name: str, dtype: str) -> str:
+    """Return a dtype as every backend would have it."""
+    return "int" if name.rpartition("/")[2].startswith("seed_generator") else dtype
+
+
 def _fits(value: Any, variable: Variable) -> bool:
     """Return whether a variable can take a value: whole numbers are no weights, whatever their shape."""
     if tuple(np.shape(value)) != tuple(variable.shape):
@@ -177,10 +192,13 @@ def _uncounted(model: Any, paths: Mapping[int, str]) -> Iterator[tuple[str, Vari
 
 
 def _attributes(part: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a part holds, without the books that TensorFlow keeps in it."""
-    for attribute, value in vars(part).items():
+    """Yield what a part holds: without the books that TensorFlow keeps in it, with layers where PyTorch has them."""
+    held = vars(part)
+    for attribute, value in held.items():
         if not attribute.startswith("_self_"):
             yield attribute, value
+    if keras.backend.backend() == "torch" and isinstance(part, keras.layers.Layer):
+        yield from held["_modules"].items()
 
 
 def _layer_names(layer: Any, path: str, paths: dict[int, str]) -> Iterator[tuple[int, str]]:
@@ -203,7 +221,7 @@ def _layer_names(layer: Any, path: str, paths: dict[int, str]) -> Iterator[tuple
 
 
 def _attribute_names(layer: Any) -> dict[int, str]:
-    return {id(value): name for name, value in vars(layer).items() if isinstance(value, keras.layers.Layer)}
+    return {id(value): name for name, value in _attributes(layer) if isinstance(value, keras.layers.Layer)}
 
 
 def _optimizer_names(optimizer: Any, path: str, names: Mapping[int, str]) -> Iterator[tuple[int, str]]:

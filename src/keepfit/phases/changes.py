@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keepfit.state import Variables
+from keepfit.state import Variables, are_alike
 
 _SHOWN = 3
 
@@ -70,7 +70,7 @@ def signature_changes(recorded: Mapping[str, Any] | None, now: Mapping[str, Any]
     """Return name -> shape and dtype, or None, of variables that differ from those the run began with."""
     if recorded is None:
         return {}
-    differing = (name for name in {**recorded, **now} if recorded.get(name) != now.get(name))
+    differing = (name for name in {**recorded, **now} if not are_alike(recorded.get(name), now.get(name)))
     return {name: now.get(name) for name in sorted(differing)}
 
 
