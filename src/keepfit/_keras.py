@@ -6,6 +6,7 @@ this module. `probe` names what a Keras lacks, before anything starts.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import operator
@@ -583,6 +584,19 @@ def is_tf_dataset(value: Any) -> bool:
 def foreign_adapter(value: Any, class_weight: Mapping[int, float] | None) -> Any:
     """Return Keras's adapter for a value that `is_foreign_data` accepts."""
     return _adapters().get_data_adapter(value, class_weight=class_weight, shuffle=False)
+
+
+def reads_tensorflow(adapter: Any) -> bool:
+    """Return whether an adapter is Keras's own for a ``tf.data.Dataset`` on one device."""
+    ours = type(adapter) is _adapters().tf_dataset_adapter.TFDatasetAdapter
+    return ours and hasattr(adapter.get_tf_dataset(), "options")
+
+
+def adapter_over(adapter: Any, batches: Iterator[Any]) -> Any:
+    """Return an adapter of a ``tf.data.Dataset`` that reads an iterator over it."""
+    other = copy.copy(adapter)
+    other._dataset = batches
+    return other
 
 
 def foreign_iterator(adapter: Any) -> Iterator[Any]:

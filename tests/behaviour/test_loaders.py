@@ -14,7 +14,10 @@ import keepfit
 from keepfit.data import foreign
 from tests.bits import differing, state_bits
 
-pytestmark = pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning"),
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata calls it
+]
 
 SAMPLES, SIZE = 200, 4
 BATCHES = SAMPLES // SIZE
@@ -104,11 +107,41 @@ def stateful_loader() -> Any:
     return Stateful()
 
 
+def torchdata_loader() -> Any:
+    """Return a shuffling loader of torchdata with a generator of its own."""
+    torch = pytest.importorskip("torch")
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    generator = torch.Generator().manual_seed(5)
+    return loaders.StatefulDataLoader(torch_data(), batch_size=SIZE, shuffle=True, generator=generator)
+
+
+def tensorflow_data() -> Any:
+    """Return a shuffling data set of TensorFlow; its samples are not read one by one in Python."""
+    tf = pytest.importorskip("tensorflow")
+    x = np.stack([sample(number)[0] for number in range(SAMPLES)])
+    return tf.data.Dataset.from_tensor_slices((x, x.sum(axis=1, keepdims=True))).shuffle(30, seed=3).batch(SIZE)
+
+
 LOADERS: dict[str, Callable[[], Any]] = {
     maker.__name__: maker
-    for maker in (grain_map, grain_loader, torch_loader, torch_loader_with_generator, stateful_loader)
+    for maker in (
+        grain_map,
+        grain_loader,
+        torch_loader,
+        torch_loader_with_generator,
+        stateful_loader,
+        torchdata_loader,
+        tensorflow_data,
+    )
 }
-SEEK = ("grain_map", "grain_loader", "stateful_loader")
+SEEK = ("grain_map", "grain_loader", "stateful_loader", "torchdata_loader", "tensorflow_data")
+
+
+@pytest.fixture(autouse=True)
+def _marks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save states of TensorFlow's data sets as often as those of the others."""
+    monkeypatch.setattr("keepfit.data.tensorflow_data.BETWEEN_S", 0.0)
+    monkeypatch.setattr("keepfit.data.tensorflow_data._SHARE", 1e9)
 
 
 class Stop(keras.callbacks.Callback):
@@ -172,7 +205,7 @@ def test_loader_goes_on_in_the_next_fit_and_in_the_next_process(name: str, steps
         said = [event.message for event in run.recorder.events if "going through it again" in event.message]
         assert bool(said) == (name not in SEEK)
         left = 4 * (steps or BATCHES) - stop
-        if name == "stateful_loader":  # Grain reads ahead in threads
+        if name in ("stateful_loader", "torchdata_loader"):  # Grain reads ahead in threads
             assert len(READ) <= (left + foreign.EVERY + 1) * SIZE
 
 
@@ -192,3 +225,26 @@ def test_replayed_fits_leave_the_loader_where_they_did(name: str, tmp_path: Path
     whole, _ = process(name, tmp_path / "whole", [1, 1, 2])
     process(name, tmp_path / "cut", [1, 1])
     assert differing(whole, process(name, tmp_path / "cut", [1, 1, 2])[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "seeks"),
+    [
+        (lambda tf, data: data.shuffle(30, seed=3).map(lambda x, y: (2 * x, y)).prefetch(2), True),
+        (lambda tf, data: data, True),
+        (lambda tf, data: data.shuffle(30), False),
+        (lambda tf, data: data.map(lambda x, y: (x + tf.random.normal((6,)), y)), False),
+        (lambda tf, data: data.map(lambda x, y: (x + 1, y), num_parallel_calls=2, deterministic=False), False),
+        (lambda tf, data: data.cache(), False),
+        (lambda tf, data: data.shuffle(10**6, seed=3), False),
+    ],
+    ids=["seeded", "plain", "no seed", "random numbers", "order by threads", "cache", "large buffer"],
+)
+def test_states_of_tensorflow_data_are_used_where_they_decide_all(change: Any, seeks: bool) -> None:
+    """What draws, races or caches beside an iterator's state is read again instead."""
+    tf = pytest.importorskip("tensorflow")
+    tf.random.set_seed(None)  # so that operations without a seed have none
+    data = tf.data.Dataset.from_tensor_slices((np.ones((SAMPLES, 6), "float32"), np.ones((SAMPLES, 1), "float32")))
+    source = foreign.ForeignSource(change(tf, data).batch(SIZE), class_weight=None, steps=None, training=True)
+    source.peek()
+    assert bool(source.marks(0)) is seeks

@@ -7,6 +7,7 @@ there is one, else by reading all that came before.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from keepfit.data.marks import (
 )
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.source import Exactness, StreamSource
+from keepfit.data.tensorflow_data import TensorFlowBatches
 from keepfit.errors import InvalidData
 
 
@@ -41,6 +43,8 @@ class _Place:
         iterator: Gives the rest of the current pass, once that has begun.
         waiting: The peeked batch.
         marks: The last two places from which it can be read on.
+        saved_s: When a state was saved that is worth its cost only now and then.
+        begins_alike: Whether a new pass can be begun without the one before.
     """
 
     consumed: int = 0
@@ -49,6 +53,8 @@ class _Place:
     iterator: Iterator[Any] | None = None
     waiting: list[Any] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    saved_s: float = field(default_factory=time.monotonic)
+    begins_alike: bool = True
 
     def mark(self, **facts: Any) -> None:
         """Note a place from which the data set can be read on."""
@@ -65,7 +71,7 @@ class _Place:
         self.waiting.clear()
         self.passes += 1
         self.taken = 0
-        if self.marks:
+        if self.marks and self.begins_alike:
             self.mark(**at_rest(data))
 
 
@@ -145,7 +151,7 @@ class ForeignSource(StreamSource):
         place.taken += 1
         place.consumed += 1
         if self._training and not place.waiting and place.taken % EVERY == 0 and self._can_seek():
-            place.mark(position=position_of(self._data, place.iterator))  # type: ignore[arg-type]
+            self._mark_position()
         return batch
 
     def skip(self, count: int) -> None:
@@ -187,6 +193,9 @@ class ForeignSource(StreamSource):
             set_generators(self._data, states)
         if (position := mark.get("position")) is not None:
             self._begin(position)
+        if "later" in mark:
+            self.peek()  # a loader draws from its generator when its first batch is asked for
+            set_generators(self._data, mark["later"])
         if "generators" in mark:
             self.peek()  # a pass is decided when its first batch is drawn
         self.skip(again)
@@ -220,13 +229,28 @@ class ForeignSource(StreamSource):
         place = self._place
         if self._training and position is None and draws_order(self._data):
             place.mark(**at_rest(self._data), generators=generators_of(self._data))
-        iterator = place.iterator = _keras.foreign_iterator(self._adapter)
+        of_tensorflow = _keras.reads_tensorflow(self._adapter)
+        iterator: Iterator[Any] = (TensorFlowBatches if of_tensorflow else _keras.foreign_iterator)(self._adapter)
+        place.iterator, place.begins_alike = iterator, not of_tensorflow
         if position is not None:
             seek(self._data, iterator, position)
-        if self._training and position is None and can_seek(self._data, iterator) and not draws_order(self._data):
+        elif self._training and of_tensorflow:
+            self._mark_position()
+        elif self._training and can_seek(self._data, iterator) and not draws_order(self._data):
             place.mark()
         _keep_open(place)
         return iterator
+
+    def _mark_position(self) -> None:
+        place = self._place
+        assert place.iterator is not None
+        if isinstance(place.iterator, TensorFlowBatches):
+            if not place.iterator.may_be_saved(place.saved_s):
+                return
+            place.saved_s = time.monotonic()
+        # What a loader's own generator gives next decides later passes, which its position does not tell.
+        later = {"later": at_rest(self._data)["rest"]} if "rest" in at_rest(self._data) else {}
+        place.mark(position=position_of(self._data, place.iterator), **later)
 
     def _can_seek(self) -> bool:
         return self._place.iterator is not None and can_seek(self._data, self._place.iterator)

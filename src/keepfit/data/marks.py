@@ -55,10 +55,11 @@ def generators_of(data: Any) -> Mark:
 
 def at_rest(data: Any) -> Mark:
     """Return what decides the next pass of a data set between two passes, besides the global generators."""
-    if _is_stateful_loader(data):
-        return {"position": _plain(data.state_dict())}
     own = {name: _plain(generator.get_state().numpy().tobytes()) for name, generator in _own_generators(data)}
-    return {"rest": {"globals": {}, "own": own}} if own else {}
+    if own:
+        # What torchdata's loader says of itself between two passes leaves its generator elsewhere.
+        return {"rest": {"globals": {}, "own": own}}
+    return {"position": _plain(data.state_dict())} if _is_stateful_loader(data) else {}
 
 
 def set_generators(data: Any, states: Mapping[str, Any]) -> None:

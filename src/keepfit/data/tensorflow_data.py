@@ -1,0 +1,171 @@
+"""Batches of a ``tf.data.Dataset``, with a state from which another process can read on.
+
+TensorFlow writes the state of an iterator to files: the place in what it
+reads, the seeds of its shuffling, and what its buffers hold. At the beginning
+of a pass the buffers are empty.
+
+References:
+    ``tf.train.Checkpoint`` of an iterator: https://www.tensorflow.org/guide/data#iterator_checkpointing
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keepfit import _keras
+from keepfit.data.memory import ObjectMemory
+
+# To read again what took less time is no loss.
+BETWEEN_S = 10.0
+# Of the time may be spent on saving states: each takes about 10 ms, and 20 us for each place in a shuffle's buffer.
+_SHARE = 0.01
+_MOST_SHUFFLED = 20_000
+# What the state of an iterator may hold in its buffers, and a data set in its own arrays, in bytes.
+_MOST_BUFFERED = 4 << 20
+_MOST_IN_MEMORY = 256 << 20
+# Elements that a step of a data set which reads ahead is taken to hold.
+_AHEAD = 16
+_FAIL_ON_STATE = 2  # tf.data's ExternalStatePolicy
+
+
+class _Traits:
+    """What is known of a data set.
+
+    Attributes:
+        known: Whether a state of its iterators decides all that follows, and what their buffers may hold, in bytes.
+        took_s: How long it took to save the last state.
+    """
+
+    def __init__(self) -> None:
+        self.known: tuple[bool, int] | None = None
+        self.took_s = 0.0
+
+
+_TRAITS = ObjectMemory(_Traits)
+
+
+class TensorFlowBatches:
+    """One pass over a data set, as batches for the backend in force.
+
+    Args:
+        adapter: Keras's adapter of a ``tf.data.Dataset``.
+    """
+
+    def __init__(self, adapter: Any) -> None:
+        self._dataset = adapter.get_tf_dataset()
+        self._iterator = iter(self._dataset)
+        self._batches = _keras.foreign_iterator(_keras.adapter_over(adapter, self._iterator))
+        self._has_begun = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._has_begun = True
+        return next(self._batches)
+
+    def may_be_saved(self, last: float) -> bool:
+        """Return whether a state is worth saving now, and is small and whole.
+
+        Args:
+            last: When the last one was saved, as ``time.monotonic`` counts.
+        """
+        if time.monotonic() - last < BETWEEN_S + _TRAITS.of(self._dataset).took_s / _SHARE:
+            return False
+        traits = _TRAITS.of(self._dataset)
+        if traits.known is None:
+            traits.known = _traits(self._dataset)
+        is_determined, buffered = traits.known
+        return is_determined and (not self._has_begun or buffered <= _MOST_BUFFERED)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the iterator stands, as plain data."""
+        tf, began = sys.modules["tensorflow"], time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
+            tf.train.Checkpoint(iterator=self._iterator).write(f"{place}/state")
+            files = {path.name: zlib.compress(path.read_bytes(), level=1) for path in Path(place).iterdir()}
+        _TRAITS.of(self._dataset).took_s = time.monotonic() - began
+        return {"files": files}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Let the iterator stand where another of an equal data set did."""
+        tf = sys.modules["tensorflow"]
+        with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
+            for name, content in state["files"].items():
+                (Path(place) / name).write_bytes(zlib.decompress(content))
+            tf.train.Checkpoint(iterator=self._iterator).read(f"{place}/state").assert_consumed()
+
+
+def _traits(dataset: Any) -> tuple[bool, int]:
+    """Return whether an iterator's state decides all that follows, and what its buffers may hold, in bytes.
+
+    It does not where functions have a state of their own (random numbers, Python
+    code, variables), where a shuffle has no seed, where threads decide the order,
+    and where a cache would be part of the state. A state has a place for each
+    sample of a shuffle's buffer, empty or not.
+    """
+    tf = sys.modules["tensorflow"]
+    if dataset.options().deterministic is False or _bytes_in_memory(dataset) > _MOST_IN_MEMORY:
+        return False, 0
+    try:
+        serialised = tf.raw_ops.DatasetToGraphV2(
+            input_dataset=tf.data.experimental.to_variant(dataset), external_state_policy=_FAIL_ON_STATE
+        )
+    except tf.errors.OpError:
+        return False, 0
+    graph = tf.compat.v1.GraphDef.FromString(serialised.numpy())
+    nodes = {node.name: node for node in graph.node}
+    steps = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    shuffled = sum(_number(node.input[1], nodes) for node in steps if node.op.startswith("ShuffleDataset"))
+    if shuffled > _MOST_SHUFFLED or any(_is_undetermined(node, nodes) for node in steps):
+        return False, 0
+    return True, sum(_buffered(node, nodes) for node in steps if "Dataset" in node.op)
+
+
+def _is_undetermined(node: Any, nodes: dict[str, Any]) -> bool:
+    if node.op.startswith(("CacheDataset", "RandomDataset", "ShuffleAndRepeatDataset")):
+        return True
+    if node.attr["deterministic"].s == b"false" or node.attr["sloppy"].b:
+        return True
+    return node.op.startswith("ShuffleDataset") and not any(_number(name, nodes) for name in node.input[2:4])
+
+
+def _buffered(node: Any, nodes: dict[str, Any]) -> int:
+    """Return what a step may hold, in bytes; more than may be saved where that is not known."""
+    tf = sys.modules["tensorflow"]
+    size = 0
+    shapes, types = node.attr["output_shapes"].list.shape, node.attr["output_types"].list.type
+    for shape, kind in zip(shapes, types, strict=False):
+        extents = [dimension.size for dimension in shape.dim]
+        if shape.unknown_rank or any(extent < 0 for extent in extents[1:]):
+            return _MOST_BUFFERED + 1
+        elements = 1
+        for extent in extents:
+            elements *= extent if extent >= 0 else 1024  # the batch, the last one of which may be smaller
+        size += elements * max(tf.dtypes.as_dtype(kind).size or 64, 1)
+    count = _number(node.input[1], nodes) if node.op.startswith("ShuffleDataset") else _AHEAD
+    return size * (count or _MOST_BUFFERED + 1)
+
+
+def _number(name: str, nodes: dict[str, Any]) -> int:
+    """Return the number in a constant; 0 where it is none."""
+    tf = sys.modules["tensorflow"]
+    node = nodes.get(name.split(":")[0])
+    return int(tf.make_ndarray(node.attr["value"].tensor)) if node is not None and node.op == "Const" else 0
+
+
+def _bytes_in_memory(dataset: Any) -> int:
+    """Return the size of the arrays that a data set was made of, which its description repeats."""
+    held = sum(getattr(tensor, "nbytes", 0) or 0 for tensor in _arrays(dataset))
+    inputs = dataset._inputs() if hasattr(dataset, "_inputs") else ()
+    return held + sum(_bytes_in_memory(each) for each in inputs)
+
+
+def _arrays(dataset: Any) -> list[Any]:
+    return [tensor.numpy() for tensor in getattr(dataset, "_tensors", ()) if hasattr(tensor, "numpy")]
