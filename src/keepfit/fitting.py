@@ -32,9 +32,10 @@ from keepfit.journal import FitRecord
 from keepfit.left import left_by
 from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
 from keepfit.phases import Asked, begin_clocks, goes_by_fractions, is_zero_throughout
-from keepfit.place import Decision, OpenFit, decide, longer
+from keepfit.place import Decision, OpenFit, decide, longer, number_asked
 from keepfit.placing import bring, cursor_at
 from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
+from keepfit.rehearsal import SAMPLED, Mix, Rehearsal
 from keepfit.request import FitRequest
 from keepfit.snapshot import Snapshot, parted
 from keepfit.standing import close_interrupted, close_left_open, restore, stand_at
@@ -88,6 +89,7 @@ class FitCall:
             closed = close_left_open(self.run, decision.left_open)
             decision = Decision("new", decision.number if closed else decision.left_open.number)
             self._recipe = None
+        decision = self._settle_rehearsal(decision)
         for path, pair in decision.comparison.warns.items():
             self.run.notice(
                 f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair}
@@ -137,7 +139,7 @@ class FitCall:
                 steps=request.validation_steps,
                 counted=True,
             )
-        self.steps = request.steps_per_epoch or self.source.num_batches
+        self._rehearse()
         # A generator may draw from the global generators while it is brought to where the run stands.
         streams = any(isinstance(each, StreamSource) for each in (self.source, self.validation_source))
         self.randomness = randomness.take() if streams else None
@@ -157,6 +159,48 @@ class FitCall:
         self.began = self.randomness or (randomness.take() if self.recorder.durable else None)
         self._recipe = None
 
+    def _rehearse(self) -> None:
+        """Mix in samples of earlier fits, where the call asks for it."""
+        run, request = self.run, self.request
+        self._rehearsal: Rehearsal | None = None
+        self._sampled: dict[str, Any] = {}
+        self._mix = Mix(self.source)
+        if run.past.wants(request):
+            self._rehearsal = Rehearsal(run.past, request, self.source, self.validation_source)
+            self._mix_in(number_asked(self.recorder, self.place, name=request.name, mode=run.mode))
+        self.steps = request.steps_per_epoch or self.source.num_batches
+
+    def _mix_in(self, number: int) -> None:
+        assert self._rehearsal is not None
+        self._mix = self._rehearsal.mixed(number)
+        self.source = self._mix.source
+        self._mixed_for = number
+
+    def _settle_rehearsal(self, decision: Decision) -> Decision:
+        """Keep samples for later fits, now that the fit has its number."""
+        if decision.kind == "new":
+            self.run.past.forget(decision.number)
+        elif decision.kind == "resume":
+            self.run.past.retested.forget(decision.number, later=False)
+        if self.validation_source is not None:
+            self.run.past.validated.note(decision.number, self.request)
+        if self._rehearsal is None:
+            return decision
+        if self._mixed_for != decision.number:  # an interrupted fit was closed, and is an earlier one now
+            self._mix_in(decision.number)
+            self.steps = self.request.steps_per_epoch or self.source.num_batches
+            self.batch = self.source.peek()
+            self._recipe = None
+        self._sampled, told = self._rehearsal.keep(decision.number)
+        for text in (*told, *self._rehearsal.gaps(decision.number, self._mix, self.recorder.fits)):
+            self.run.say_once(text, text, fit=decision.number)
+        record = decision.record
+        if record is None or decision.kind == "new" or SAMPLED in record.detail or not self._sampled:
+            return decision
+        record = replace(record, detail={**record.detail, **self._sampled})  # asked for since
+        self.recorder.put_fit(record)
+        return replace(decision, record=record)
+
     def _is_alone(self) -> bool:
         """Return whether nobody else's code runs during the fit but the model's own: no callback, no generator."""
         return not self.callbacks and self.validation_source is None and getattr(self.source, "resident", False)
@@ -172,6 +216,7 @@ class FitCall:
                 ends=self.place.ends,
                 batch_size=self.source.batch_size,
                 signature=self.recorder.meta.get("model"),
+                rehearsed=self._mix.facts,
             )
         return self._recipe
 
@@ -289,7 +334,9 @@ class FitCall:
             detail={
                 "facts": facts,
                 "callbacks": keys,
-                "feed": feed_facts(self.request, batch_size=self.source.batch_size),
+                "feed": feed_facts(self.request, batch_size=self.source.batch_size, rehearsed=self._mix.facts),
+                **self._sampled,
+                **self._mix.detail,
             },
         )
         point = ends.resume if phase == "continues" else ends.result

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keepfit import _keras, features, nested
-from keepfit.data import IndexedSource
+from keepfit.data import IndexedSource, RehearsedSource
 from keepfit.engine import Engine, SeatedEngine, make_engine
 from keepfit.errors import EngineError
 from keepfit.features import Features, inputs_of, key_of, weights_hash
@@ -152,6 +152,8 @@ def _usable(model: Any, request: FitRequest, source: Source) -> Prefix | str:
     own = _keras.own_step(model)
     if own is not None:
         return f"the model has a {own} of its own, which may look at the inputs"
+    if isinstance(source, RehearsedSource):
+        return "samples of earlier fits are mixed in"
     if not _is_dense(source):
         return "the data is not given as dense arrays"
     prefix = find_prefix(model)

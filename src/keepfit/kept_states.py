@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from keepfit import live
 from keepfit.errors import InvalidArgument, NotARun, StateNotKept
 from keepfit.journal import CheckpointRecord, Reader
+from keepfit.logs import more_is_better
 from keepfit.recorder import DiskRecorder
 from keepfit.snapshot import parted
 from keepfit.standing import kept, restore
 
 if TYPE_CHECKING:
     from keepfit.run import Run
-
-_MORE_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "score", "cosine", "coefficient")
 
 
 def load(run: Run, fit: int | None, *, best: str | None) -> int:
@@ -50,7 +49,8 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
     if not _is_made(run, directory, lineage):
         _make_fork(run, directory, number, lineage)
-    settings = {name: getattr(run.settings, name) for name in ("mode", "on_change", "plan", "checkpoint_share", "keep")}
+    names = ("mode", "on_change", "plan", "checkpoint_share", "keep", "reservoir")
+    settings = {name: getattr(run.settings, name) for name in names}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
     target = run.model if taken else model
@@ -117,6 +117,7 @@ def _make_fork(run: Run, directory: Path, number: int, lineage: dict[str, Any]) 
         newest = recorder.newest()
         if newest is not None:
             recorder.pin(newest.id)
+        run.past.copy_to(recorder, directory, before=number + 1)
         # The last of all: what has it is whole.
         recorder.set_meta("forked_at", number)
     finally:
@@ -133,7 +134,7 @@ def _end(run: Run, fit: int) -> CheckpointRecord:
 
 def _best(run: Run, metric: str) -> CheckpointRecord:
     run.recorder.flush()
-    better = max if any(part in metric for part in _MORE_IS_BETTER) else min
+    better = max if more_is_better(metric) else min
     found = {}
     for checkpoint in run.recorder.checkpoints:
         value = run.recorder.epochs.last_logs(checkpoint.fit).get(metric) if checkpoint.kind == "end" else None

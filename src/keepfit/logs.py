@@ -7,6 +7,18 @@ from typing import Any
 
 import numpy as np
 
+_MORE_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "score", "cosine", "coefficient")
+
+
+def more_is_better(metric: str) -> bool:
+    """Return whether a metric is better where it is higher, as its name tells.
+
+    Example:
+        >>> more_is_better("val_accuracy"), more_is_better("loss")
+        (True, False)
+    """
+    return any(part in metric for part in _MORE_IS_BETTER)
+
 
 def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the logs that are single numbers, as Python floats."""

@@ -113,6 +113,17 @@ def decide(recorder: Recorder, place: Place, recipe: Recipe, *, mode: str, descr
     return found
 
 
+def number_asked(recorder: Recorder, place: Place, *, name: str | None, mode: str) -> int:
+    """Return the number of the fit that a call means, as far as its name and place tell.
+
+    Where an interrupted fit may go on or be closed, it is counted as one before.
+    """
+    if mode != "append" or place.open is not None:
+        return place.fits + 1 + (place.open is not None and not place.open.trained_nothing)
+    named = (r.number for r in recorder.fits.values() if name is not None and r.name == name and r.status != "open")
+    return next(named, max(recorder.fits, default=0) + 1)
+
+
 def longer(decision: Decision, recipe: Recipe) -> Decision:
     """Return a decision for a fit whose rates are over fractions of its length: more epochs make another fit of it."""
     record = decision.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ class FitRequest:
         on_change: ``"raise"`` or ``"branch"``.
         train: Which layers train, or None for those that do.
         learning_rate: A number, a schedule, multipliers by layer, a slice, or a pair; None for the rate there is.
+        rehearse: Share of earlier fits' samples in every epoch; not None also keeps samples of this fit.
         cache_frozen: Whether what frozen layers give is computed once for each sample, where that can be proven safe.
     """
 
@@ -49,6 +51,7 @@ class FitRequest:
     on_change: str = "raise"
     train: Any = None
     learning_rate: Any = None
+    rehearse: float | None = None
     cache_frozen: bool = True
 
     def __post_init__(self) -> None:
@@ -76,6 +79,8 @@ class FitRequest:
         if isinstance(self.validation_data, (tuple, list)) and len(self.validation_data) not in (1, 2, 3):
             held = f"{type(self.validation_data).__name__} of {len(self.validation_data)}"
             raise _invalid("validation_data", "(x,), (x, y), (x, y, sample_weight) or a data set", held)
+        if self.rehearse is not None and not _is_fraction(self.rehearse):
+            raise _invalid("rehearse", "a fraction in [0, 1), or None", self.rehearse)
         if not isinstance(self.cache_frozen, bool):
             raise _invalid("cache_frozen", "True or False", self.cache_frozen)
         if self.learning_rate is not None:
@@ -104,7 +109,8 @@ def check_arguments(arguments: dict[str, Any]) -> FitRequest:
     if unknown:
         raise InvalidArgument(
             f"fit() has no argument {unknown[0]!r}. Nothing was changed. "
-            "It takes those of keras.Model.fit and name=, fresh=, on_change=, train=, learning_rate=, cache_frozen=.",
+            "It takes those of keras.Model.fit and name=, fresh=, on_change=, train=, learning_rate=, "
+            "rehearse=, cache_frozen=.",
             argument=unknown[0],
         )
     return _capped(FitRequest(**arguments))
@@ -132,6 +138,10 @@ def _is_whole(value: Any, *, least: int) -> bool:
         return not isinstance(value, bool) and operator.index(value) >= least
     except TypeError:
         return False
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= float(value) < 1
 
 
 def _is_frequency(value: Any) -> bool:

@@ -28,6 +28,7 @@ from keepfit.phases import (
 )
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
+from keepfit.rehearsal import Past
 from keepfit.request import check_arguments
 from keepfit.settings import Settings
 from keepfit.snapshot import Snapshot
@@ -37,6 +38,7 @@ from keepfit.state import Variables, variables_of
 
 if TYPE_CHECKING:
     from keepfit.fine_tuning import FineTuning
+    from keepfit.forgetting import Forgetting
     from keepfit.history import History
     from keepfit.journal import FitRecord
     from keepfit.range_test import RangeTest
@@ -59,6 +61,8 @@ class Run:
         plan: ``"fused"`` or ``"stepwise"`` pins how steps run; None lets the engine choose.
         checkpoint_share: Largest share of training time that checkpoints may cost, or ``"each"`` for one per fit.
         keep: How many ends of fits are kept, 2 or more.
+        reservoir: Samples of earlier data that are kept for rehearsal, of every fit; None keeps 1,000, of fits that
+            are given ``rehearse=``.
 
     Raises:
         InvalidArgument: An argument has no meaning.
@@ -88,8 +92,9 @@ class Run:
         plan: str | None = None,
         checkpoint_share: float | str = 0.02,
         keep: int = 10,
+        reservoir: int | None = None,
     ) -> None:
-        self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep)
+        self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep, reservoir)
         if not _keras.is_model(model):
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
@@ -130,6 +135,7 @@ class Run:
         try:
             self.seed = settle_seed(self, seed)
             self.frozen = Frozen(self)
+            self.past = Past(self.recorder, self.folder, seed=self.seed, size=reservoir)
             if _keras.is_built(model):
                 settle_start(self)
                 self._listed = self.engine.variables
@@ -184,8 +190,9 @@ class Run:
                 paths such as ``"backbone/block5/*"``, a predicate or ``"all"``) and ``learning_rate`` (a number, a
                 ``LearningRateSchedule``, a mapping from the same selectors to multipliers of the rate, or
                 ``slice(lowest, highest)`` over depth, or a pair of a rate and such a mapping or slice); these two stay
-                set, as an assignment by hand. And ``cache_frozen``: False computes frozen layers anew in every epoch,
-                as Keras does.
+                set, as an assignment by hand. ``rehearse``: the fraction of earlier fits' samples in every epoch;
+                giving it, 0.0 included, keeps samples of this fit for later ones. And ``cache_frozen``: False computes
+                frozen layers anew in every epoch, as Keras does.
 
         Returns:
             The ``keras.callbacks.History`` of this fit, with epoch numbers that go on over fits.
@@ -270,6 +277,27 @@ class Run:
 
         self.check_idle("find_learning_rate")
         return find_learning_rate(self, x, y, **arguments)
+
+    def forgetting(self, *, metric: str | None = None) -> Forgetting:
+        """Return what the model knows of each fit's validation set after each fit: the matrix of continual learning.
+
+        Sets that are equal are one column. The state of the model now is measured
+        on all sets, earlier states as far as they are kept; everything is put back
+        bit for bit. What was measured is recorded, and not measured again.
+
+        Args:
+            metric: A metric that the model is compiled with, or ``"loss"``; None takes an accuracy where there is one.
+
+        Returns:
+            ``matrix``, ``average``, ``forgetting``, ``backward_transfer``, ``frame()`` and ``plot()``.
+
+        Raises:
+            InvalidArgument: There is no such metric, or no validation set of any fit is at hand.
+        """
+        from keepfit.retest import forgetting
+
+        self.check_idle("forgetting")
+        return forgetting(self, metric=metric)
 
     def evaluate(self, *args: Any, **arguments: Any) -> Any:
         """Evaluate as ``keras.Model.evaluate`` does; the training metrics stay as they are.

@@ -23,6 +23,7 @@ class Settings:
     plan: str | None = None
     checkpoint_share: float | str = 0.02
     keep: int = 10
+    reservoir: int | None = None
 
     def __post_init__(self) -> None:
         share, keep = self.checkpoint_share, self.keep
@@ -38,6 +39,11 @@ class Settings:
                 'a share in (0, 1], or "each"',
             ),
             ("keep", _is_whole(keep, least=2), "a whole number, 2 or more"),
+            (
+                "reservoir",
+                self.reservoir is None or _is_whole(self.reservoir, least=1),
+                "a number of samples, 1 or more, or None",
+            ),
         )
         for name, holds, expected in rules:
             if not holds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from keepfit import _keras, nested
@@ -23,6 +24,7 @@ def recipe_of(
     ends: Ends,
     batch_size: int | None,
     signature: dict[str, Any] | None,
+    rehearsed: Mapping[str, Any],
 ) -> Recipe:
     """Return what a call of ``fit`` asks for, with the state the model is in.
 
@@ -33,6 +35,7 @@ def recipe_of(
         ends: What the fit before left, to see what was set by hand since.
         batch_size: Samples in a batch, as the source has settled it.
         signature: Name -> shape and dtype of the variables that the run began with.
+        rehearsed: What is mixed into the data of earlier fits; empty where nothing is.
     """
     compiled = _keras.compile_arguments(model)
     strict = {
@@ -53,6 +56,8 @@ def recipe_of(
         strict["variables"] = other
     if by_layer := multipliers(model, {id(variable): name for name, variable in variables.items()}):
         strict["rate_multipliers"] = by_layer
+    if rehearsed:
+        strict["rehearse"] = dict(rehearsed)
     warned = code_identities(
         model,
         callbacks=nested.flatten(request.callbacks) if request.callbacks else (),
@@ -78,12 +83,13 @@ def task_facts(model: Any, request: FitRequest, *, variables: Variables) -> dict
     }
 
 
-def feed_facts(request: FitRequest, *, batch_size: int | None) -> dict[str, Any] | None:
+def feed_facts(request: FitRequest, *, batch_size: int | None, rehearsed: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what must stay the same for the next fit to go on inside a pass; None where no pass is left unfinished."""
     if request.steps_per_epoch is None:
         return None
     data = fingerprint(_training_data(request))
-    return {"data": data, "batch_size": batch_size, "shuffle": request.shuffle}
+    facts = {"data": data, "batch_size": batch_size, "shuffle": request.shuffle}
+    return facts | {"rehearse": dict(rehearsed)} if rehearsed else facts
 
 
 def _validates(request: FitRequest) -> bool:

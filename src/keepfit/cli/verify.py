@@ -85,7 +85,7 @@ def _verify(directory: Path) -> Report:
     except RunFolderError as error:
         return Report(directory, journal or (f"{FILE_NAME}: {error}",))
     objects = _objects(folder.checkpoints)
-    damages = (*journal, *_row_damages(folder), *_object_damages(folder, objects))
+    damages = (*journal, *_row_damages(folder), *_object_damages(folder, objects), *_rehearsal_damages(folder))
     read = sum(folder.files.get(name, 0) for name in objects.users)
     counts = (
         counted(len(folder.checkpoints), "checkpoint"),
@@ -185,6 +185,16 @@ def _notices(folder: RunFolder, objects: _Objects) -> Iterator[str]:
     if orphans and not folder.writer:
         shown = ", ".join(orphans[:NAMES_SHOWN]) + (", ..." if len(orphans) > NAMES_SHOWN else "")
         yield f"{counted(len(orphans), 'file')} in objects that no checkpoint needs: {shown}"
+
+
+def _rehearsal_damages(folder: RunFolder) -> Iterator[str]:
+    """Tell of damaged samples of earlier fits: only a call of their fit, with the data, brings them back."""
+    from keepfit.store import damage_of
+
+    for name, facts in sorted((folder.meta.get("rehearsal_files") or {}).items()):
+        wrong = damage_of(folder.directory / "rehearsal" / name, facts) if facts else None
+        if wrong is not None:
+            yield f"rehearsal/{name}: {wrong} (samples for later fits, which go on without them)"
 
 
 def _feature_notices(folder: RunFolder) -> Iterator[str]:

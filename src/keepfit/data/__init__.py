@@ -5,19 +5,24 @@ from keepfit.data.checks import check_lengths, named_leaves
 from keepfit.data.fingerprint import describe_difference, fingerprint
 from keepfit.data.order import Permutation, batch_order, epoch_order, order_at
 from keepfit.data.partitioned import Partitions, PartitionSource, partitions
+from keepfit.data.rehearsed import RehearsedSource
+from keepfit.data.sampling import EVERY, bound_of, sample_of
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.data.split import split_validation
 from keepfit.data.weights import class_weighted
 
 __all__ = [
+    "EVERY",
     "BatchSource",
     "IndexedSource",
     "PartitionSource",
     "Partitions",
     "Permutation",
+    "RehearsedSource",
     "Source",
     "StreamSource",
     "batch_order",
+    "bound_of",
     "check_lengths",
     "class_weighted",
     "describe_difference",
@@ -27,6 +32,7 @@ __all__ = [
     "named_leaves",
     "order_at",
     "partitions",
+    "sample_of",
     "split_validation",
     "training_source",
 ]

@@ -19,6 +19,9 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
+# Lowest limbs of seeds for other ends than the order of a pass: "keep" and "old".
+_KEYS = 0x6B656570
+_OLD = 0x6F6C64
 
 # Up to here an order is sorted random keys: every permutation is equally likely,
 # which a Feistel network over so few values would not give.
@@ -209,6 +212,25 @@ def batch_order(
 def place_hashes(partition: int, start: int, stop: int) -> _UINT64:
     """Return a hash of each place ``start`` to ``stop - 1`` in a partition: uniform over 64 bits, the same for ever."""
     return _hash(np.arange(start, stop, dtype=np.uint64), _key(partition, 0, 1))
+
+
+def sample_keys(seed: int, source: int, start: int, stop: int) -> _UINT64:
+    """Return a key for each sample ``start`` to ``stop - 1`` of a source, by which a sample of them is drawn.
+
+    Uniform over 64 bits, no key twice in a source, and the same for ever.
+
+    Args:
+        seed: Seed of the run, 0 or more.
+        source: Number of the source, 0 or more.
+        start: First sample.
+        stop: Sample after the last one.
+    """
+    return _hash(np.arange(start, stop, dtype=np.uint64), _key((int(seed) << 64) + _KEYS, source, 1))
+
+
+def rehearsal_seed(seed: int) -> int:
+    """Return the seed for the order of rehearsed samples, apart from that of the new ones."""
+    return (int(seed) << 64) + _OLD
 
 
 class SampleOrder:

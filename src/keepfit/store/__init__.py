@@ -8,6 +8,7 @@ from keepfit.store.lock import Holder, RunLock, holder_of
 from keepfit.store.objects import LARGE_BYTES, Batch, Damage, Store
 from keepfit.store.process import Process
 from keepfit.store.retention import kept
+from keepfit.store.tensors import dtype_named
 
 __all__ = [
     "LARGE_BYTES",
@@ -20,6 +21,7 @@ __all__ = [
     "RunLock",
     "Store",
     "damage_of",
+    "dtype_named",
     "holder_of",
     "kept",
 ]
