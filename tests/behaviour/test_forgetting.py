@@ -20,8 +20,6 @@ from tests.unchanged import Batches, batches, facts_of, refuse, unchanged
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Fit . is a new phase", "ignore:The results of earlier fits", "ignore:validation_split over"
 )
-    "ignore:Fit . is a new phase", "ignore:The results of earlier fits", "ignore:validation_split over"
-)
 MONTHS = [month(number) for number in range(4)]
 HELD = [month(number + 10, samples=25) for number in range(4)]
 QUIET: dict[str, Any] = {"batch_size": 16, "verbose": 0}

@@ -1,7 +1,8 @@
 """The script that the kill tests run, kill and run again; it trains in three fits.
 
 Run as ``python -m tests.continuity.child DIRECTORY MODEL SECONDS_PER_EPOCH``; ``MODEL@partitions`` reads its data from
-files, a few at a time; with ``MODEL@phases`` layers, rates and variables change from fit to fit.
+files, a few at a time; with ``MODEL@phases`` layers, rates and variables change from fit to fit; with
+``MODEL@rehearsal`` every fit has data of its own, and samples of the fits before it mixed in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 import keepfit
 from keepfit import features, fitting
+from keepfit.rehearsal import kept, reservoir
 from tests.models import make
 
 
@@ -83,6 +85,21 @@ def keep_features_on_disk(seconds: float) -> None:
     features.computed = slowly
 
 
+def keep_samples_slowly(seconds: float) -> None:
+    """Let the keeping of samples take a while, piece by piece, so that a kill falls amid it."""
+    kept._PIECE_BYTES = 200
+    give = reservoir.with_keys
+
+    def slowly(*given: Any, **how: Any) -> Any:
+        Path("doing").write_text("samples")
+        for piece in give(*given, **how):
+            time.sleep(seconds / 20)
+            yield piece
+        Path("doing").write_text("training")
+
+    reservoir.with_keys = slowly
+
+
 def phases(model: Any, phase: int) -> dict[str, Any]:
     """Return what a fit of a schedule of phases asks for; the last one comes after a layer got LoRA."""
     layers = [layer for layer in model.layers if layer.weights]
@@ -107,11 +124,15 @@ def main(directory: str, name: str, seconds: float) -> None:
     if name == "frozen_backbone":
         keep_features_on_disk(seconds)
     name, _, kind = name.partition("@")
+    if kind == "rehearsal":
+        keep_samples_slowly(seconds)
     model, x, y = make(name)
     data = in_partitions(x, y) if kind == "partitions" else {"x": x, "y": y}
     model = keepfit.attach(model, directory, checkpoint_share=0.5, plan=os.environ.get("TORTURE_PLAN") or None)
     print("training", flush=True)
     for phase in range(3):
+        if kind == "rehearsal":
+            data = {"x": x + phase, "y": y, "rehearse": 0.3}
         model.fit(
             **data,
             batch_size=10,

@@ -18,6 +18,7 @@ from tests.torture import Toll, kill_series
         "dropout_batch_norm@partitions",
         "dropout_batch_norm@phases",
         "frozen_backbone",
+        "dropout_batch_norm@rehearsal",
     ],
 )
 def test_killed_training_ends_with_the_bits_of_its_control(model: str, tmp_path: Path) -> None:
