@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -195,11 +194,10 @@ def test_sets_that_are_gone_leave_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_gone_is_said() -> None:
-    """Views that nobody holds cannot be measured on; where none is left, the error says what to do."""
+    """What is not there any more cannot be measured on; where no set is left, the error says what to do."""
     run = keepfit.Run(classifier())
     x, y = MONTHS[0]
-    run.fit(x, y, **QUIET, validation_data=(x[:20], y[:20]))
-    gc.collect()
+    run.fit(x, y, **QUIET, validation_data=batches(x, y), validation_steps=2)
     refuse(run, run.forgetting, InvalidArgument, "that the script holds on to, or let the run keep it")
     run.fit(*MONTHS[1], **QUIET, validation_data=HELD[1])
     with pytest.warns(KeepfitWarning, match="validation sets of fit 1 are not at hand"):
@@ -211,11 +209,11 @@ def test_rows_of_states_that_are_not_kept_are_said_once(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", 4, keep=2, checkpoint_share="each")
     with pytest.warns(KeepfitWarning, match=r"leaves out the states? after fits? 1, 2") as caught:
         found = run.forgetting()
-    assert len(caught) == 1
+    assert len([each for each in caught if each.category is KeepfitWarning]) == 1
     assert np.isnan(found.matrix[0, 0])
     assert not np.isnan(found.matrix[3]).any()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", KeepfitWarning)
         run.forgetting()
 
 
@@ -224,7 +222,7 @@ def test_a_set_larger_than_the_reservoir_is_measured_on_a_sample(tmp_path: Path)
     runs = [trained(tmp_path / str(seed), 2, reservoir=10, seed=seed) for seed in (1, 2)]
     with pytest.warns(KeepfitWarning, match="is measured on 10 of its 25 samples") as caught:
         runs[0].forgetting()
-    assert len(caught) == 2
+    assert len([each for each in caught if each.category is KeepfitWarning]) == 2
     kept = [run.past.register.of("validation")[0] for run in runs]
     first, second = (run.past.register.arrays(each)[0] for run, each in zip(runs, kept, strict=True))
     assert np.array_equal(first, second)

@@ -212,7 +212,7 @@ def test_data_without_samples_by_index_in_a_run_with_a_reservoir_is_said_once() 
     with pytest.warns(KeepfitWarning, match="No samples of a Batches are kept"):
         run.fit(Batches(*MONTHS[0]), steps_per_epoch=2, verbose=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", KeepfitWarning)
         run.fit(Batches(*MONTHS[0]), steps_per_epoch=2, verbose=0)
     with pytest.warns(KeepfitWarning, match="rehearsed without fits 2, 3, of which"):
         run.fit(*MONTHS[1], rehearse=0.2, **QUIET)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepfit.cli.parts import partition_lines
 from keepfit.cli.prefix import prefix_lines
+from keepfit.cli.rehearsal import rehearsal_lines
 from keepfit.cli.sizes import folder_bytes, size
 from keepfit.history.table import Column, clean, counted, duration, fit_columns, moment, number, shortened
 
@@ -32,6 +33,7 @@ def show_folder(folder: RunFolder, page: Page) -> None:
     _trained(folder, page)
     _prefixes(folder, page)
     _partitions(folder, page)
+    _rehearsal(folder, page)
     _metrics(folder.history, page)
     _checkpoints(folder, page)
     _approximate(folder.history, page)
@@ -120,6 +122,16 @@ def _partitions(folder: RunFolder, page: Page) -> None:
     lines = partition_lines(records, folder.checkpoints)
     if lines:
         page.heading("Partitions")
+        for line in lines:
+            page.line(clean(line))
+
+
+def _rehearsal(folder: RunFolder, page: Page) -> None:
+    """Write which samples are kept of which fits, and which fits had earlier ones mixed in."""
+    records = [record for record in folder.history.records if record.branch == 0]
+    lines = rehearsal_lines(folder.meta, records)
+    if lines:
+        page.heading("Rehearsal")
         for line in lines:
             page.line(clean(line))
 
