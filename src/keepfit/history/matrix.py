@@ -70,6 +70,9 @@ def _draw_cells(axes: Axes, matrix: NDArray[np.float64], there: NDArray[np.bool_
     unknown = np.ma.masked_where(~(there & np.isnan(matrix)), np.full(matrix.shape, 0.12))
     axes.imshow(unknown, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     image = axes.imshow(shown, cmap="Blues" if more_is_better else "Blues_r", aspect="auto")
+    known = matrix[np.isfinite(matrix)]
+    if more_is_better and known.size and known.min() >= 0 and known.max() <= 1:
+        image.set_clim(0, 1)  # a share: small differences stay small
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if max(matrix.shape) > _MOST_WRITTEN:

@@ -66,9 +66,11 @@ class Validated:
             if request.validation_data is None
             else (request.validation_data,)
         )
+        split = request.validation_split if request.validation_data is None else 0.0
         leaves = nested.flatten(given)
         for held in reversed(self._held):
-            if held.split == request.validation_split and held.holds(leaves):
+            first = held.references[0]  # most differ there already, and the call is a hot one
+            if first is not None and first() is leaves[0] and held.holds(leaves, split):
                 held.fit = min(held.fit, fit)
                 return
         if len(self._held) >= _MOST_HELD:
@@ -78,7 +80,6 @@ class Validated:
         except TypeError:  # a list of numbers, for one
             return
         size = request.validation_batch_size or request.batch_size
-        split = request.validation_split if request.validation_data is None else 0.0
         structure = nested.map_structure(lambda _: 0, given)
         self._held.append(_Held(fit, references, structure, split, size))
 
@@ -155,11 +156,15 @@ class _Held:
         """Return whether all of it is still there."""
         return all(reference is None or reference() is not None for reference in self.references)
 
-    def holds(self, leaves: list[Any]) -> bool:
-        """Return whether it consists of these very objects."""
-        return len(leaves) == len(self.references) and all(
-            (None if reference is None else reference()) is leaf
-            for reference, leaf in zip(self.references, leaves, strict=True)
+    def holds(self, leaves: list[Any], split: float) -> bool:
+        """Return whether it consists of these very objects, or is that fraction of them."""
+        return (
+            split == self.split
+            and len(leaves) == len(self.references)
+            and all(
+                (None if reference is None else reference()) is leaf
+                for reference, leaf in zip(self.references, leaves, strict=True)
+            )
         )
 
     def data(self) -> tuple[str, tuple[Any, Any, Any]] | None:
