@@ -35,6 +35,7 @@ def evaluate(
     callbacks: Any,
     batch_hooks: bool,
     poll: Callable[[], None] = lambda: None,
+    watch: Callable[[Feed, Block], None] | None = None,
 ) -> dict[str, Any]:
     """Run the test step over one pass and return its logs.
 
@@ -45,6 +46,7 @@ def evaluate(
         callbacks: A ``keras.callbacks.CallbackList``; its test hooks are called.
         batch_hooks: Whether any of them looks at batches.
         poll: Called between dispatches; may raise.
+        watch: Called with each block, and the feed as it stands behind it.
     """
     model.stop_evaluating = False
     callbacks.on_test_begin()
@@ -59,6 +61,8 @@ def evaluate(
                 hooks.before(step)
             outcome = engine.test(block)
             done = step + block.count
+            if watch is not None:
+                watch(feed, block)
             if hooks is not None:
                 hooks.after(done, outcome.logs)
             poll()

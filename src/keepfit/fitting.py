@@ -117,6 +117,7 @@ class FitCall:
         validation = request.validation_data
         if request.validation_split and validation is None:
             (x, y, weights), validation = split_validation(x, y, weights, request.validation_split)
+        self._given = (x, y)
         self.source = training_source(
             x,
             y,
@@ -127,10 +128,11 @@ class FitCall:
             class_weight=request.class_weight,
             seed=self.run.seed,
         )
-        self.validation_source = self._validation_data = None
+        self.validation_source = self._validation_data = self._validation_given = None
         if validation is not None:
             value_x, value_y, value_weights = keras.utils.unpack_x_y_sample_weight(validation)
             self._validation_data = value_x
+            self._validation_given = (value_x, value_y)
             self.validation_source = evaluation_source(
                 value_x,
                 value_y,
@@ -434,6 +436,8 @@ class FitCall:
         before = point.state.get("plan") or {}
         self._say(other_conditions(before, record, resumed=resumed), record, kind="approximate")
         self.recorder.put_fit(record)
+        run.leaks.begin(point, fit=record.number, source=self.source, given=self._given)
+        run.leaks.compare(self.validation_source, self._validation_given)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         hold_averages_back(callbacks.callbacks)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
@@ -460,6 +464,7 @@ class FitCall:
             done=done,
             first_label=self.request.first_label(record),
             pace=run.pace,
+            leaks=run.leaks,
         )
         progress.begin(message)
 

@@ -49,8 +49,8 @@ def fork(run: Run, directory: Path, *, at: int | None, model: Any) -> Run:
     lineage = {"directory": str(run.directory), "run": run.recorder.meta.get("id"), "at": number}
     if not _is_made(run, directory, lineage):
         _make_fork(run, directory, number, lineage)
-    names = ("mode", "on_change", "plan", "checkpoint_share", "keep", "reservoir")
-    settings = {name: getattr(run.settings, name) for name in names}
+    carried = ("mode", "on_change", "plan", "checkpoint_share", "keep", "reservoir", "leak_guard")
+    settings = {name: getattr(run.settings, name) for name in carried}
     taken = model is None
     attached = taken and live.attached_run(run.model) is run
     target = run.model if taken else model

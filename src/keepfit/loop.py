@@ -28,6 +28,7 @@ from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
+from keepfit.leaks import LeakGuard
 from keepfit.left import small_things
 from keepfit.logs import arrays, merged, numbers
 from keepfit.pace import Pace
@@ -107,6 +108,7 @@ class FitLoop:
         done: How far the fit has come.
         first_label: The number that callbacks see for its first epoch.
         pace: How many steps to dispatch at once.
+        leaks: Knows which rows were trained on.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class FitLoop:
         done: FitProgress,
         first_label: int,
         pace: Pace,
+        leaks: LeakGuard,
     ) -> None:
         self.model = model
         self.engine = engine
@@ -140,6 +143,7 @@ class FitLoop:
         self.done = done
         self.first_label = first_label
         self.pace = pace
+        self.leaks = leaks
         self.good = True
         self._interrupts = Interrupts()
         self._batch_hooks: BatchHooks | None = None
@@ -210,10 +214,11 @@ class FitLoop:
             "validation": from_validation,
             "callbacks": memories,
             "randomness": random_state or randomness.take(),
+            "trained": self.leaks.state(),
             "plan": self.record.plan,
             "stop_training": bool(self.model.stop_training),
         }
-        tensors = {**tensors, **source_tensors, **validation_tensors}
+        tensors = {**tensors, **source_tensors, **validation_tensors, **self.leaks.tensors()}
         return Snapshot({**self.engine.variables.values(), **tensors}, state)
 
     def _make_safe(self) -> None:
@@ -313,6 +318,7 @@ class FitLoop:
         self.done = replace(self.done, steps=step + block.count)
         # Until here a second Ctrl-C finds steps that are in the variables and not in the counters.
         self.engine.unsettled = False
+        self.leaks.trained(self.feed, block)
         return outcome
 
     def _most_steps(self) -> int:
@@ -361,7 +367,9 @@ class FitLoop:
             callbacks=self.callbacks,
             batch_hooks=self._test_hooks,
             poll=self._poll,
+            watch=self.leaks.validated if self.leaks.is_comparing else None,
         )
+        self.leaks.end_validation()
         return {f"val_{name}": value for name, value in logs.items()}
 
     def _finish_epoch(self, label: int, logs: dict[str, Any], seen: dict[str, Any], seconds: float) -> None:

@@ -13,6 +13,7 @@ from keepfit.engine import make_engine
 from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.frozen import Frozen
+from keepfit.leaks import LeakGuard
 from keepfit.loop import current_rate
 from keepfit.pace import Pace
 from keepfit.phases import (
@@ -63,6 +64,7 @@ class Run:
         keep: How many ends of fits are kept, 2 or more.
         reservoir: Samples of earlier data that are kept for rehearsal, of every fit; None keeps 1,000, of fits that
             are given ``rehearse=``.
+        leak_guard: Whether to warn of rows of validation data that earlier fits trained on.
 
     Raises:
         InvalidArgument: An argument has no meaning.
@@ -93,8 +95,9 @@ class Run:
         checkpoint_share: float | str = 0.02,
         keep: int = 10,
         reservoir: int | None = None,
+        leak_guard: bool = True,
     ) -> None:
-        self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep, reservoir)
+        self.settings = Settings(seed, mode, on_change, plan, checkpoint_share, keep, reservoir, leak_guard)
         if not _keras.is_model(model):
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
@@ -136,6 +139,7 @@ class Run:
             self.seed = settle_seed(self, seed)
             self.frozen = Frozen(self)
             self.past = Past(self.recorder, self.folder, seed=self.seed, size=reservoir)
+            self.leaks = LeakGuard(self.recorder, on=leak_guard)
             if _keras.is_built(model):
                 settle_start(self)
                 self._listed = self.engine.variables

@@ -24,6 +24,7 @@ class Settings:
     checkpoint_share: float | str = 0.02
     keep: int = 10
     reservoir: int | None = None
+    leak_guard: bool = True
 
     def __post_init__(self) -> None:
         share, keep = self.checkpoint_share, self.keep
@@ -44,6 +45,7 @@ class Settings:
                 self.reservoir is None or _is_whole(self.reservoir, least=1),
                 "a number of samples, 1 or more, or None",
             ),
+            ("leak_guard", isinstance(self.leak_guard, bool), "True or False"),
         )
         for name, holds, expected in rules:
             if not holds:

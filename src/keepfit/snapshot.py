@@ -9,6 +9,7 @@ metrics    tensors ``metrics/…``
 callbacks  state ``callbacks``, tensors ``callbacks/…``
 source     state ``cursor`` and ``source``, tensors ``source/…``
 validation state ``validation``, tensors ``validation/…``
+trained    state ``trained``, tensors ``trained/…``: rows that were trained on
 position   state ``position`` and ``progress``
 randomness state ``randomness``
 plan       state ``plan``
@@ -31,6 +32,7 @@ PARTS = (
     "callbacks",
     "source",
     "validation",
+    "trained",
     "position",
     "randomness",
     "plan",

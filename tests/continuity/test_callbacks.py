@@ -848,6 +848,7 @@ def test_what_a_callback_cannot_save_is_said_once(early: bool) -> None:
     with pytest.warns(KeepfitWarning) as caught:
         train(callbacks, [1, 1, 1])
     told = [str(warning.message) for warning in caught if warning.category is KeepfitWarning]
+    told = [text for text in told if "were trained on before" not in text]  # its model validates on a part of its data
     assert len(told) == 1
     assert "Holder holds what cannot be saved: stream (a " in told[0]
     assert "get_state() and set_state(state)" in told[0]

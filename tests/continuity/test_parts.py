@@ -45,6 +45,11 @@ class RandomRate(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = float(np.random.uniform(0.001, 0.02))
 
 
+# Parts of which another test shows that a resume without them is noticed: the last two below, and those of
+# test_validation_places and test_leaks.
+ELSEWHERE = ("plan", "stop_training", "validation", "trained")
+
+
 class StopAfterThree(keras.callbacks.Callback):
     """Ask to stop at the end of the third epoch."""
 
@@ -107,9 +112,9 @@ def test_fit_interrupted_again_and_again_has_every_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("plan", "stop_training", "validation")])
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in ELSEWHERE])
 def test_resumed_fit_differs_without(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: a resume that leaves a part out is noticed; for validation see test_validation_places."""
+    """The negative control: a resume that leaves a part out is noticed; of parts of ELSEWHERE other tests say it."""
     whole = train(tmp_path / "whole", times=1)
     parted = fitting.parted
     monkeypatch.setattr(fitting, "parted", lambda *given: tuple(without(part, end) for end in parted(*given)))
@@ -181,7 +186,8 @@ def test_snapshot_names_every_part() -> None:
         "validation",
         "callbacks",
         "randomness",
+        "trained",
         "plan",
         "stop_training",
     }
-    assert {name.split("/")[0] for name in held.tensors} == {"model", "optimizer", "metrics"}
+    assert {name.split("/")[0] for name in held.tensors} == {"model", "optimizer", "metrics", "trained"}

@@ -125,7 +125,7 @@ class EventRecord:
     Args:
         time: Wall clock, in seconds since 1970.
         kind: One word: opened, resumed, interrupted, died, notice, approximate,
-            damage, branch, nonfinite, replayed, forked, recipe, phase, closed.
+            damage, branch, nonfinite, replayed, forked, recipe, phase, leak, closed.
         message: One sentence for a person.
         fit: Number of the fit, where there is one.
         epoch: Epochs finished, where that matters.
