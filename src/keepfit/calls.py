@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keepfit import _keras, evaluation
+from keepfit.ahead import taken
 from keepfit.callbacks import has_predict_batch_hooks, has_test_batch_hooks, make_progress
 from keepfit.data import class_weighted, evaluation_source
 from keepfit.engine.base import Block
@@ -36,6 +37,7 @@ def evaluate(
 ) -> Any:
     """Evaluate; see ``keras.Model.evaluate``."""
     _check_compiled(run.model, "evaluate")
+    x, y, sample_weight = taken(x, y, sample_weight)
     source = evaluation_source(x, y, sample_weight, batch_size=batch_size, steps=steps)
     progress = make_progress(
         verbose, fit=0, name="evaluate", epochs=1, first_epoch=0, steps=steps or source.num_batches
@@ -77,6 +79,7 @@ def predict(
 ) -> Any:
     """Predict; see ``keras.Model.predict``."""
     del verbose  # predictions are shown by whoever asked for them
+    x = taken(x, None, None)[0]
     source = evaluation_source(x, None, None, batch_size=batch_size, steps=steps)
     pay(run, source, x)
     batch = source.peek()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from keepfit import _keras, live
+from keepfit.ahead import Ahead, Loads, taken, taken_whole
 from keepfit.clock import Position
 from keepfit.engine import make_engine
 from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
@@ -115,6 +116,7 @@ class Run:
         self.plan = plan
         self.pace = Pace()
         self.place = Place()
+        self._loads = Loads()
         self.closed: str | None = None
         self._said: set[str] = set()
         self.is_ready = False
@@ -207,6 +209,8 @@ class Run:
             FitUnderWay: The call came from inside a fit of this run.
         """
         self.check_idle("fit")
+        x, y, sample_weight = taken(x, y, sample_weight)
+        validation_data = taken_whole(validation_data)
         request = check_arguments(
             {
                 "x": x,
@@ -280,7 +284,51 @@ class Run:
         from keepfit.range_test import find_learning_rate
 
         self.check_idle("find_learning_rate")
-        return find_learning_rate(self, x, y, **arguments)
+        x, y, weights = taken(x, y, arguments.pop("sample_weight", None))
+        return find_learning_rate(self, x, y, sample_weight=weights, **arguments)
+
+    def prefetch(self, load: Any, *arguments: Any, **keywords: Any) -> Ahead:
+        """Load data in the background, while a fit trains on other data.
+
+        Functions are called one at a time, in the order of these calls, and the
+        next one not before what the last one returned was taken: beside what a
+        fit trains on, one more partition is in memory. What was prefetched is the
+        same to ``fit`` as what the function returns, in the recipe and to the bit.
+
+        Args:
+            load: A function that returns ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; or ``x`` itself, with ``y``
+                and ``sample_weight`` behind it.
+            arguments: Arguments of the function.
+            keywords: Named arguments of the function.
+
+        Returns:
+            What ``fit``, ``evaluate`` and ``predict`` take as ``x``, and ``fit`` as ``validation_data``; what the
+            function raises is raised there, before anything changes.
+
+        Raises:
+            InvalidArgument: Data was given with more beside it than targets and weights.
+            RunClosed: The run is closed.
+
+        Example:
+            >>> import keepfit, keras
+            >>> import numpy as np
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            >>> model.compile("sgd", "mse")
+            >>> with keepfit.Run(model) as run:
+            ...     ahead = run.prefetch(lambda rows: (np.ones((rows, 2)), np.ones((rows, 1))), 8)
+            ...     run.fit(ahead, verbose=0).epoch
+            [0]
+        """
+        self.check_open()
+        if callable(load):
+            return self._loads.begin(load, arguments, keywords)
+        if keywords or len(arguments) > 2:
+            raise InvalidArgument(
+                f"prefetch takes a function and its arguments, or x, y and sample_weight; received a "
+                f"{type(load).__name__} and {len(arguments) + len(keywords)} more. Nothing was changed.",
+                argument="load",
+            )
+        return self._loads.given((load, *arguments))
 
     def forgetting(self, *, metric: str | None = None) -> Forgetting:
         """Return what the model knows of each fit's validation set after each fit: the matrix of continual learning.
@@ -439,6 +487,7 @@ class Run:
         live.release(self)
         if self.closed is None:
             self.closed = "it was closed"
+        self._loads.close()
         self.recorder.close()
 
     def is_the_same(self, directory: str | Path | None, settings: dict[str, Any]) -> bool:
