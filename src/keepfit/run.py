@@ -237,6 +237,7 @@ class Run:
             return FitCall(self, request).perform()
         finally:
             self.is_fitting = False
+            self.engine.release_data()
 
     def fine_tune(self, x: Any, y: Any = None, *, epochs: int, **arguments: Any) -> FineTuning:
         """Train the head on a frozen backbone, then everything, early layers at lower rates: two fits of the run.
@@ -294,6 +295,8 @@ class Run:
         next one not before what the last one returned was taken: beside what a
         fit trains on, one more partition is in memory. What was prefetched is the
         same to ``fit`` as what the function returns, in the recipe and to the bit.
+        The function runs while a fit does: let it draw from a generator of its
+        own, not from the global ones.
 
         Args:
             load: A function that returns ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; or ``x`` itself, with ``y``

@@ -22,7 +22,7 @@ from keepfit.ahead import Loads
 from keepfit.errors import InvalidArgument, RunClosed
 from tests.behaviour.processes import Interrupt, attach_quietly, attached, built
 from tests.bits import differing, joined_history, state_bits
-from tests.models import make
+from tests.models import make, regression_data
 from tests.unchanged import unchanged
 
 SHORT: dict[str, Any] = {"batch_size": 16, "verbose": 0}
@@ -32,8 +32,8 @@ PATIENCE_S = 60.0  # of a test that would hang; nothing is measured
 
 
 def part(number: int) -> tuple[Any, Any]:
-    """Return a part of the data of `plain_dense`."""
-    _, x, y = make("plain_dense")
+    """Return a part of the data of most models of the list."""
+    x, y = regression_data()
     rows = slice(BORDERS[number], BORDERS[number + 1])
     return x[rows].copy(), y[rows].copy()
 
@@ -56,8 +56,7 @@ def test_prefetched_parts_train_to_the_bits_of_arrays() -> None:
     """Weights, optimizer, metrics and histories are those of the same arrays given directly."""
     ends = []
     for loop in (in_turn, ahead_in_turn):
-        model = keepfit.attach(make("dropout_batch_norm")[0])
-        model.run.seed = 4
+        model = keepfit.attach(make("dropout_batch_norm")[0], seed=4)
         histories = loop(model, epochs=2)
         ends.append((state_bits(model), joined_history(histories), model.run.position))
         model.run.close()

@@ -156,6 +156,9 @@ class Engine(ABC):
         What NumPy has no arrays for (ragged and sparse tensors) stays as it is.
         """
 
+    def release_data(self) -> None:  # noqa: B027 - an engine need not hold any
+        """Let go of data that is held for the blocks to come: they will be of other arrays."""
+
     def joined(self, outputs: list[Any]) -> Any:
         """Return what `predict` gave for some batches, 1 or more, with all samples on the first axis."""
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)

@@ -133,6 +133,10 @@ class JaxEngine(Engine):
         optimizer = (found.optimizer,) if verb == "train" else ()
         return (found.trainable, found.non_trainable, *optimizer, found.metrics)
 
+    def release_data(self) -> None:
+        """Let go of the arrays of the last block, and of their copies on the device."""
+        self._on_device = (None, None)
+
     def is_lost(self) -> bool:
         """Return whether donated arrays are gone and nothing came back, or not everything is known to have come."""
         return self.unsettled or any(_is_deleted(_keras.value(variable)) for variable in self.variables.all())

@@ -156,6 +156,10 @@ class TensorFlowEngine(Engine):
         """Run test steps."""
         return self._run("test", block)
 
+    def release_data(self) -> None:
+        """Let go of the arrays of the last block, and of their copies on the device."""
+        self._on_device.clear()
+
     def is_lost(self) -> bool:
         """Return whether a dispatch failed on a state too large to be held for that, or was cut off uncounted."""
         return self._lost or self.unsettled

@@ -153,6 +153,10 @@ class TorchEngine(Engine):
         with self._mode(training=False), self._whole_or_not_at_all([*found.non_trainable, *found.metrics]):
             return self._run("test", block)
 
+    def release_data(self) -> None:
+        """Let go of the arrays of the last block, and of their copies on the device."""
+        self._on_device = (None, None)
+
     def is_lost(self) -> bool:
         """Return whether a dispatch failed in a state too large to be kept beside, or was cut off uncounted."""
         return self._lost or self.unsettled
