@@ -436,7 +436,7 @@ class FitCall:
         before = point.state.get("plan") or {}
         self._say(other_conditions(before, record, resumed=resumed), record, kind="approximate")
         self.recorder.put_fit(record)
-        run.leaks.begin(point, fit=record.number, source=self.source, given=self._given)
+        run.leaks.begin(point, fit=record.number, source=self.source, given=self._given, resumed=resumed)
         run.leaks.compare(self.validation_source, self._validation_given)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         hold_averages_back(callbacks.callbacks)

@@ -61,10 +61,12 @@ class LeakGuard:
         self._found: list[Words] = []  # the first fit that trained on each row of it, 0 for none
         # How far the first pass over a data set has come: its identity, the pass, batches.
         self._pass: list[int] | None = None
-        # Validation set -> what was known when it was last compared.
+        # What was known when the fit began, None where its own rows are in that; validation set -> the same when it
+        # was last compared.
+        self._known: Any = None
         self._compared: OrderedDict[int, Any] = OrderedDict()
 
-    def begin(self, point: Snapshot, *, fit: int, source: Source, given: Any) -> None:
+    def begin(self, point: Snapshot, *, fit: int, source: Source, given: Any, resumed: bool) -> None:
         """Begin a fit.
 
         Args:
@@ -72,6 +74,7 @@ class LeakGuard:
             fit: Its number.
             source: Its training data.
             given: The same as it was given: ``(x, y)``, without what is held back.
+            resumed: Whether it goes on inside.
         """
         state = point.state.get("trained") or {}
         if not self._rows.are_in(point.tensors):
@@ -79,6 +82,7 @@ class LeakGuard:
             self._compared.clear()
         self._pass = state.get("pass")
         self._fit = fit
+        self._known = None if resumed else self._rows.version
         self._training = self._validation = None
         if self._on and is_watched(source):
             watched = _Watched(source, given)
@@ -95,7 +99,7 @@ class LeakGuard:
         if source is None or not self._on or not is_watched(source) or self._rows.is_empty:
             return
         watched = _Watched(source, given)
-        if self._compared.get(watched.identity) == self._rows.version:
+        if self._known is not None and self._compared.get(watched.identity) == self._known:
             return
         self._validation, self._found = watched, []
         if watched.source.resident:
@@ -139,7 +143,7 @@ class LeakGuard:
 
     def end_validation(self) -> None:
         """Warn where the pass that has ended came upon rows that earlier fits trained on."""
-        if self._validation is not None:
+        if self._validation is not None and self._found:
             self._tell()
 
     # What is kept
@@ -156,7 +160,8 @@ class LeakGuard:
         assert self._validation is not None
         identity, found = self._validation.identity, np.concatenate(self._found)
         self._validation, self._found = None, []
-        self._compared[identity] = self._rows.version
+        if self._known is not None:
+            self._compared[identity] = self._known
         while len(self._compared) > _MOST_COMPARED:
             self._compared.popitem(last=False)
         earlier = found[(found > 0) & (found < min(self._fit, MOST_FITS))]

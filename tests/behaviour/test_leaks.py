@@ -342,6 +342,21 @@ def test_a_fit_cut_amid_its_first_pass_is_known_whole(tmp_path: Path, looked_at:
         model.fit(X[:1], Y[:1], validation_data=(X, Y), **SHORT)
 
 
+def test_what_a_resumed_fit_trained_on_counts_in_the_next_one(tmp_path: Path) -> None:
+    """A fit that went on in another process is an earlier one for the fit after it, over the same sets too."""
+    settings = {"epochs": 2, "validation_data": (X[:50], Y[:50]), **SHORT}
+    model = attach_quietly(make("plain_dense")[0], tmp_path, seed=3)
+    model.fit(X[:10] + 1, Y[:10], **SHORT)
+    interrupt(model, X, Y, epoch=1, **settings)
+    model.run.close()
+    model = attach_quietly(make("plain_dense")[0], tmp_path, seed=3)
+    model.fit(X[:10] + 1, Y[:10], **SHORT)
+    model.fit(X, Y, callbacks=[Interrupt(1, armed=False)], **settings)
+    assert told(model.run) == []
+    with said("50 of the 50"):
+        model.fit(X, Y, callbacks=[Interrupt(1, armed=False)], **settings)
+
+
 def test_rows_of_a_closed_branch_do_not_count(tmp_path: Path) -> None:
     """A fit that was taken back by a branch was never trained, for what comes after it."""
     with running(tmp_path, checkpoint_share="each") as run:
@@ -424,6 +439,17 @@ def test_validation_data_on_disk_is_compared_as_it_is_read(on_disk: tuple[Any, .
                 held = on_disk if len(on_disk) == 2 else on_disk[0]
                 run.fit(X[:100], Y[:100], epochs=2, validation_data=held, **SHORT)
         assert told(run) == [(2, 100, 320)]
+
+
+def test_what_a_fit_trained_on_counts_in_the_next_one_over_the_same_sets(on_disk: tuple[Any, ...]) -> None:
+    """A validation set that was compared while its rows were trained on is compared again."""
+    held = on_disk if len(on_disk) == 2 else on_disk[0]
+    with running() as run:
+        run.fit(X[:10] + 1, Y[:10], **SHORT)
+        run.fit(X[:100], Y[:100], epochs=2, validation_data=held, **SHORT)
+        assert told(run) == []
+        with said("100 of the 320"):
+            run.fit(X[:100], Y[:100], epochs=2, validation_data=held, **SHORT)
 
 
 def test_split_of_partitions_is_silent_and_found_after_a_fit_on_all(tmp_path: Path) -> None:
