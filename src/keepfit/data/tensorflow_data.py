@@ -2,7 +2,8 @@
 
 TensorFlow writes the state of an iterator to files: the place in what it
 reads, the seeds of its shuffling, and what its buffers hold. At the beginning
-of a pass the buffers are empty.
+of a pass the buffers are empty, and only what is read of such a state brings
+back how many passes were begun, which decides the order of the next one.
 
 References:
     ``tf.train.Checkpoint`` of an iterator: https://www.tensorflow.org/guide/data#iterator_checkpointing
@@ -20,6 +21,8 @@ from typing import Any
 
 from keepfit import _keras
 from keepfit.data.memory import ObjectMemory
+
+Files = dict[str, bytes]
 
 # To read again what took less time is no loss.
 BETWEEN_S = 10.0
@@ -62,6 +65,7 @@ class TensorFlowBatches:
         self._iterator = iter(self._dataset)
         self._batches = _keras.foreign_iterator(_keras.adapter_over(adapter, self._iterator))
         self._has_begun = False
+        self._beginning: Files | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -82,24 +86,40 @@ class TensorFlowBatches:
         if traits.known is None:
             traits.known = _traits(self._dataset)
         is_determined, buffered = traits.known
-        return is_determined and (not self._has_begun or buffered <= _MOST_BUFFERED)
+        return is_determined and (not self._has_begun or (self._beginning is not None and buffered <= _MOST_BUFFERED))
 
-    def get_state(self) -> dict[str, Any]:
-        """Return where the iterator stands, as plain data."""
-        tf, began = sys.modules["tensorflow"], time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
-            tf.train.Checkpoint(iterator=self._iterator).write(f"{place}/state")
-            files = {path.name: zlib.compress(path.read_bytes(), level=1) for path in Path(place).iterdir()}
+    def get_state(self) -> dict[str, Files]:
+        """Return where the iterator stands, as plain data: the state at the beginning of the pass, and that of now."""
+        began = time.monotonic()
+        state = _written(self._iterator)
+        if not self._has_begun:
+            self._beginning = state
         _TRAITS.of(self._dataset).took_s = time.monotonic() - began
-        return {"files": files}
+        assert self._beginning is not None
+        return {"beginning": self._beginning, **({"now": state} if self._has_begun else {})}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Files]) -> None:
         """Let the iterator stand where another of an equal data set did."""
-        tf = sys.modules["tensorflow"]
-        with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
-            for name, content in state["files"].items():
-                (Path(place) / name).write_bytes(zlib.decompress(content))
-            tf.train.Checkpoint(iterator=self._iterator).read(f"{place}/state").assert_consumed()
+        self._beginning, self._has_begun = state["beginning"], "now" in state
+        if "now" in state:
+            _read(self._iterator, state["now"])
+        # In this order: the passes that were begun are those of what is read last.
+        _read(iter(self._dataset) if "now" in state else self._iterator, state["beginning"])
+
+
+def _written(iterator: Any) -> Files:
+    tf = sys.modules["tensorflow"]
+    with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
+        tf.train.Checkpoint(iterator=iterator).write(f"{place}/state")
+        return {path.name: zlib.compress(path.read_bytes(), level=1) for path in Path(place).iterdir()}
+
+
+def _read(iterator: Any, files: Files) -> None:
+    tf = sys.modules["tensorflow"]
+    with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
+        for name, content in files.items():
+            (Path(place) / name).write_bytes(zlib.decompress(content))
+        tf.train.Checkpoint(iterator=iterator).read(f"{place}/state").assert_consumed()
 
 
 def _traits(dataset: Any) -> tuple[bool, int]:
