@@ -120,16 +120,33 @@ def is_built(model: Any) -> bool:
     return all(layer.built for layer in model._flatten_layers()) and bool(model.variables)
 
 
-def build(model: Any, batch: Any) -> None:
-    """Create every variable of model, loss, metrics and optimizer that training on ``batch`` needs."""
-    model._symbolic_build(data_batch=batch)
+def build(model: Any, batch: Any, *, optimizer: bool = True) -> None:
+    """Create every variable of model, loss, metrics and optimizer that training on ``batch`` needs.
+
+    Args:
+        model: The model.
+        batch: What it will be trained on.
+        optimizer: Whether the optimizer is built too, for what trains now.
+    """
+    if optimizer or not can_be_built(model.optimizer):
+        model._symbolic_build(data_batch=batch)
+        return
+    attributes = vars(model.optimizer)
+    attributes["built"] = True  # so that Keras leaves it alone
+    try:
+        model._symbolic_build(data_batch=batch)
+    finally:
+        attributes["built"] = False
 
 
-def build_optimizer(model: Any) -> None:
-    """Create the variables of a built model's optimizer, so that they are part of its state from the beginning."""
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.Optimizer) and not optimizer.built:
-        optimizer.build(model.trainable_variables)
+def can_be_built(optimizer: Any) -> bool:
+    """Return whether something is an optimizer of Keras's that has no variables for a model's yet."""
+    return isinstance(optimizer, keras.optimizers.Optimizer) and not optimizer.built
+
+
+def build_optimizer(model: Any, variables: list[Any]) -> None:
+    """Create what an optimizer keeps for variables of a built model."""
+    model.optimizer.build(variables)
 
 
 def call_symbolically(model: Any, batch: Any) -> None:

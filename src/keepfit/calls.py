@@ -51,7 +51,7 @@ def evaluate(
         return recorded if return_dict else _keras.flat_logs(run.model, recorded)
     pay(run, source, x)
     batch = source.peek()
-    run.ready(batch)
+    run.ready(batch, trains=False)
     run.engine.prepare(batch, plan=run.plan, verb="test")
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
     hooks = _callback_list(run, callbacks, steps=feed.steps)
@@ -129,7 +129,7 @@ def test_on_batch(run: Run, x: Any, y: Any = None, sample_weight: Any = None, re
     """Evaluate one batch; see ``keras.Model.test_on_batch``."""
     _check_compiled(run.model, "test_on_batch")
     batch, block = _one_block(x, y, sample_weight)
-    run.ready(batch)
+    run.ready(batch, trains=False)
     run.engine.prepare(batch, plan=run.plan, verb="test")
     with evaluation.metrics_aside(run.engine):
         run.model.reset_metrics()

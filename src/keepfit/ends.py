@@ -29,6 +29,7 @@ class Ends:
         values: Name -> the array its variable held when the fit ended, to see what a user sets by hand.
         batches: Single batches that were trained since.
         fresh: Names of the model's variables that came since.
+        has_optimizer: Whether ``values`` have those that an optimizer was built with since.
     """
 
     record: FitRecord | None
@@ -37,6 +38,7 @@ class Ends:
     values: dict[str, Any] = field(default_factory=dict)
     batches: int = 0
     fresh: frozenset[str] = frozenset()
+    has_optimizer: bool = False
 
     def changed(self, variables: Variables) -> dict[str, Any]:
         """Return name -> array of the variables that hold something else than the fit left, or came since."""

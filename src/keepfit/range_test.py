@@ -113,12 +113,12 @@ def find_learning_rate(
     batch = source.peek()
     _check_source(source, x)
     rates = tuple(float(rate) for rate in np.geomspace(lowest, highest, steps))
-    if run.place.missing is None:
-        run.ready(batch)
     asked = Asked(run.model)
     try:
         if train is not None:
             asked.train(train)
+        if run.place.missing is None:
+            run.ready(batch)
         key = _question(run, source, {"x": x, "y": y, "sample_weight": sample_weight}, rates, class_weight)
         losses = _answer(run, key)
         if losses is None:

@@ -19,8 +19,10 @@ from keepfit.loop import current_rate
 from keepfit.pace import Pace
 from keepfit.phases import (
     VariableChanges,
+    begin_optimizer,
     carry,
     forget_gone,
+    fresh_values,
     has_trained,
     is_seated,
     let_rates_be_set,
@@ -514,22 +516,27 @@ class Run:
 
     # What a call of fit needs
 
-    def ready(self, batch: Any, *, fresh_optimizer: bool = False) -> None:
+    def ready(self, batch: Any, *, fresh_optimizer: bool = False, trains: bool = True) -> None:
         """Build the model for a batch, and bring it to the start of the run once.
 
         Args:
             batch: What the model will be trained on.
             fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
+            trains: Whether the call trains, with the layers that train now: an optimizer is built for no other.
         """
         last, known = self.optimizer, self._listed
-        self._listed = self.engine.build(batch)
+        self._listed = self.engine.build(batch, optimizer=False)
         if self.pending:
             waiting, self.pending = self.pending, {}
             self.engine.variables.assign(waiting, skip=lambda name: name not in waiting)
         if not self.is_ready:
             settle_start(self)
             self._listed = self.engine.variables
+            if trains:
+                self._begin_optimizer()
             return
+        if trains or last.built:
+            self._begin_optimizer()
         changes = VariableChanges() if known is None else VariableChanges.between(known, self.engine.variables)
         if changes:
             self._take_in(changes)
@@ -541,6 +548,20 @@ class Run:
                 before = changes.renamed(before)
             if has_trained(before):
                 self._carry_optimizer(last, before, fresh=fresh_optimizer)
+
+    def _begin_optimizer(self) -> None:
+        """Let the optimizer be built where nothing has trained yet; what it begins with is the start's."""
+        begun, ends = begin_optimizer(self.model), self.place.ends
+        if begun:
+            self.list_anew()
+        if ends.record is not None or ends.has_optimizer:
+            return
+        ends.has_optimizer = True
+        unknown = {name for name in self.engine.variables.names if name.startswith("optimizer/")} - {*ends.values}
+        if begun:
+            ends.values |= {name: value for name, value in self.engine.variables.values().items() if name in unknown}
+        else:  # what a script has put into one that it built itself since is set by hand
+            ends.values |= fresh_values(self.model, unknown)
 
     def _take_in(self, changes: VariableChanges) -> None:
         """Note that variables came or went: what was known of those that stayed goes by their names of now."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keepfit import _keras, held, randomness
+from keepfit import held, randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import InvalidArgument, OtherModel
@@ -48,8 +48,10 @@ def settle_seed(run: Run, seed: int | None) -> int:
 
 
 def settle_start(run: Run) -> None:
-    """Record the state before fit 1, or take the recorded one, whatever the model holds now."""
-    _keras.build_optimizer(run.model)
+    """Record the state before fit 1, or take the recorded one, whatever the model holds now.
+
+    An optimizer that is not built stays so: what trains is not known yet.
+    """
     note_left_out(run.model)
     run.optimizer = run.model.optimizer
     variables = run.engine.variables = variables_of(run.model)

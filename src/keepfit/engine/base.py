@@ -93,8 +93,8 @@ class Engine(ABC):
         """Return what the bits of a step depend on beside the plan: backend, versions, device, threads, precision."""
 
     @abstractmethod
-    def build(self, batch: Any) -> Variables:
-        """Build the model for a batch; returns its variables as they are now."""
+    def build(self, batch: Any, *, optimizer: bool = True) -> Variables:
+        """Build the model for a batch, and the optimizer if asked; returns the variables as they are now."""
 
     @abstractmethod
     def refresh(self) -> Variables:

@@ -86,9 +86,9 @@ class JaxEngine(Engine):
         """Return backend, versions, device, threads and precision."""
         return _facts()
 
-    def build(self, batch: Any) -> Variables:
+    def build(self, batch: Any, *, optimizer: bool = True) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
-        _keras.build(self.model, batch)
+        _keras.build(self.model, batch, optimizer=optimizer)
         return self.refresh()
 
     def refresh(self) -> Variables:

@@ -53,9 +53,9 @@ class SeatedEngine(Engine):
         """Return what the bits of a step depend on beside the plan."""
         return self._inner.facts()
 
-    def build(self, batch: Any) -> Variables:
+    def build(self, batch: Any, *, optimizer: bool = True) -> Variables:
         """Return the variables: the model was built by what it is called on otherwise."""
-        del batch
+        del batch, optimizer
         return self.variables
 
     def refresh(self) -> Variables:

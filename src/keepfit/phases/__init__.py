@@ -1,6 +1,7 @@
 """Which variables train, at which rates, and what the optimizer knows of each."""
 
 from keepfit.phases.asked import Asked
+from keepfit.phases.begin import begin_as, begin_optimizer, fresh_values
 from keepfit.phases.by_hand import let_rates_be_set
 from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
@@ -26,11 +27,14 @@ __all__ = [
     "Asked",
     "Prefix",
     "VariableChanges",
+    "begin_as",
     "begin_clocks",
+    "begin_optimizer",
     "carry",
     "check_rate",
     "find_prefix",
     "forget_gone",
+    "fresh_values",
     "goes_by_fractions",
     "has_frozen_weights",
     "has_trained",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
 
 from keepfit import _keras, held
@@ -67,18 +68,18 @@ class Groups:
         return rate if multiplier is None else rate * multiplier
 
     @contextmanager
-    def of_age(self, indices: list[int]) -> Iterator[None]:
-        """Let the optimizer count as the variables of a group do."""
+    def of_age(self, indices: list[int]) -> Iterator[bool]:
+        """Let the optimizer count as the variables of a group do; gives whether they began late."""
         first = self._slots[indices[0]]
         if BORN not in first:
-            yield
+            yield False
             return
         with _replaced(self._optimizer, "_iterations", self._optimizer._iterations - first[BORN]):
             if PRODUCT not in first:
-                yield
+                yield True
                 return
             with _replaced(self._optimizer, "_u_product", first[PRODUCT]):
-                yield
+                yield True
         for index in indices[1:]:  # of one age, of one product
             self._slots[index][PRODUCT].assign(first[PRODUCT])
 
@@ -104,8 +105,11 @@ class GroupedUpdate(_Grouped):
         """Update each group apart."""
         step = type(self._optimizer)._backend_update_step
         for indices, (members, gradients) in self._groups.split(variables, grads):
-            with self._groups.of_age(indices):
-                step(self._optimizer, gradients, members, self._groups.rate(indices, learning_rate))
+            rate = self._groups.rate(indices, learning_rate)
+            with self._groups.of_age(indices) as is_late:
+                if is_late and has_product(self._optimizer):
+                    rate = rate * _without_look_ahead(self._optimizer)
+                step(self._optimizer, gradients, members, rate)
 
 
 class GroupedDecay(_Grouped):
@@ -132,6 +136,20 @@ def _replaced(optimizer: Any, attribute: str, value: Any) -> Iterator[None]:
         yield
     finally:
         attributes[attribute] = before
+
+
+def _without_look_ahead(optimizer: Any) -> Any:
+    """Return what Nadam's rate is multiplied with, in an update of variables that began late.
+
+    Nadam's first update from moments of zero is ``1 + c`` times the rate: ``c``
+    is its look at the next momentum. Divided by that, the first update of a
+    late variable is that of the gradient alone; later ones are Keras's own.
+    """
+    beta = float(optimizer.beta_1)
+    first, second = (beta * (1.0 - 0.5 * 0.96**step) for step in (1, 2))
+    look_ahead = second * (1.0 - beta) / (1.0 - first * second)
+    is_first = keras.ops.equal(optimizer.iterations, 0)
+    return keras.ops.where(is_first, 1.0 / (1.0 + look_ahead), 1.0)
 
 
 def _value(variable: Any) -> float:

@@ -31,7 +31,7 @@ from keepfit.phases.age import (
 from keepfit.phases.clock import clock_of, schedule_of, set_clock
 from keepfit.state import SLOTS, Slot, slots, variables_of
 
-_BOOKS = ("_trainable_variables", "_trainable_variables_indices", "built")
+_BOOKS = ("_trainable_variables", "_trainable_variables_indices", "_var_to_optimizer_idx", "built")
 _MAY_HOLD = (keras.optimizers.Optimizer, list, tuple)
 
 
@@ -47,6 +47,12 @@ def note_left_out(model: Any) -> None:
     its = {id(variable) for variable in served(model)}
     left_out = frozenset(id(variable) for variable in model.trainable_variables if id(variable) not in its)
     vars(optimizer)[_LEFT_OUT] = (id(optimizer), left_out)
+
+
+def note_as_own(model: Any) -> None:
+    """Note that an optimizer leaves nothing to others: its script did not build it."""
+    if _keras.has_own_train_step(model):
+        vars(model.optimizer)[_LEFT_OUT] = (id(model.optimizer), frozenset())
 
 
 def _left_out(optimizer: Any) -> frozenset[int] | None:
@@ -176,7 +182,7 @@ def match(model: Any, values: Mapping[str, Any]) -> None:
             name = f"{path}/{names.get(id(slot.owner))}/{slot.name}"
             if name in values or (id(slot.owner) in served and slot.name not in OWN):
                 kept[key] = slot
-        of_lists = {attribute.lstrip("_") for attribute, _ in _lists(part)}
+        of_lists = {attribute.lstrip("_") for attribute, _ in lists_of(part)}
         for name, value in values.items():
             owner, _, slot_name = name.removeprefix(f"{path}/").rpartition("/")
             if not name.startswith(f"{path}/model/") or owner not in owners:
@@ -185,6 +191,16 @@ def match(model: Any, values: Mapping[str, Any]) -> None:
             if key not in kept and (slot_name in OWN or (slot_name in of_lists and key[0] not in served)):
                 kept[key] = Slot(owners[owner], slot_name, _variable(np.asarray(value)))
         _keep(part, kept)
+
+
+def lists_of(part: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the attributes that hold a slot for each served variable."""
+    served = len(_keras.optimizer_variables(part))
+    for attribute, value in vars(part).items():
+        if attribute in ("_variables", "_trainable_variables") or not isinstance(value, (list, tuple)):
+            continue
+        if len(value) == served and any(isinstance(member, keras.Variable) for member in value):
+            yield attribute, list(value)
 
 
 # --- inside ---
@@ -224,16 +240,6 @@ def _parts(optimizer: Any, path: str) -> Iterator[tuple[str, Any]]:
                     yield from _parts(member, f"{path}/{attribute.lstrip('_')}/{index}")
 
 
-def _lists(part: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the attributes that hold a slot for each served variable."""
-    served = len(_keras.optimizer_variables(part))
-    for attribute, value in vars(part).items():
-        if attribute in ("_variables", "_trainable_variables") or not isinstance(value, (list, tuple)):
-            continue
-        if len(value) == served and any(isinstance(member, keras.Variable) for member in value):
-            yield attribute, list(value)
-
-
 def _transplant(part: Any, anew: Any) -> None:
     """Give an optimizer the lists of one that was built for other variables, with the slots it has already."""
     known = {**_seated_slots(part), **slots(part)}
@@ -242,7 +248,7 @@ def _transplant(part: Any, anew: Any) -> None:
     replaced: dict[int, Any] = {}
     fresh: dict[int, Any] = {}
     owners = _keras.optimizer_variables(anew)
-    for attribute, values in _lists(anew):
+    for attribute, values in lists_of(anew):
         for index, owner in enumerate(owners):
             made, name = values[index], attribute.lstrip("_")
             if made is None:
@@ -279,7 +285,7 @@ def _seated_slots(part: Any) -> dict[tuple[int, str], Slot]:
     owners = _keras.optimizer_variables(part)
     return {
         (id(owner), attribute.lstrip("_")): Slot(owner, attribute.lstrip("_"), variable)
-        for attribute, values in _lists(part)
+        for attribute, values in lists_of(part)
         for owner, variable in zip(owners, values, strict=True)
         if variable is not None
     }
