@@ -50,7 +50,16 @@ class Features:
         self._filed: list[str] = []
         self._files: FeatureFiles | None = None
 
-    def of(self, engine: Engine, source: IndexedSource, key: str, *, count: int, on_disk: bool) -> Any:
+    def of(
+        self,
+        engine: Engine,
+        source: IndexedSource,
+        key: str,
+        *,
+        count: int,
+        on_disk: bool,
+        told: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Any:
         """Return the features of all samples of a source, in its order: an array, or a list of them.
 
         Args:
@@ -59,13 +68,18 @@ class Features:
             key: What `key_of` gave for both.
             count: How many tensors cross the cut.
             on_disk: Whether they are kept on disk rather than in memory.
+            told: Is told of how many samples, of all, they were computed while that goes on.
 
         Raises:
             StoreFull, StoreFailed, RunReadOnly: They could not be written.
         """
 
         def make() -> Iterator[list[NDArray[Any]]]:
-            return computed(engine, source)
+            done = 0
+            for batch in computed(engine, source):
+                done += len(batch[0])
+                told(done, source.num_samples)
+                yield batch
 
         arrays = self._on_disk(key, make, source, count) if on_disk else self._in_memory(key, make, source.num_samples)
         return arrays if count > 1 else arrays[0]

@@ -396,11 +396,14 @@ class FitCall:
         message: str | None = None,
     ) -> Any:
         run, place = self.run, self.place
+        progress = progress_of(self.request, record, steps=self.steps)
         try:
-            ground = run.frozen.ground(run, self.request, self.source, self.validation_source)
+            ground = run.frozen.ground(run, self.request, self.source, self.validation_source, told=progress.features)
         except BaseException:  # computing features may take minutes, and be interrupted
             self.variables.assign(self._rewound, skip=lambda name: name not in self._rewound)
             raise
+        finally:
+            progress.features_end()
         engine, batch = ground.engine, self.batch if ground.source is self.source else ground.source.peek()
         plan = look(self.model, ground, batch, plan=record.plan.get("plan") or run.plan)
         resumed = message is not None
@@ -449,7 +452,6 @@ class FitCall:
         stop = bool(point.state.get("stop_training")) if resumed else False
         if getattr(self.model, "stop_training", None) is not stop:  # to set an attribute of a model takes a while
             self.model.stop_training = stop
-        progress = progress_of(self.request, record, steps=self.steps)
         loop = FitLoop(
             model=self.model,
             engine=engine,

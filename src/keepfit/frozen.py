@@ -68,7 +68,15 @@ class Frozen:
         self._features = Features(run.recorder, run.folder)
         self._engines: OrderedDict[Any, _Engines] = OrderedDict()
 
-    def ground(self, run: Run, request: FitRequest, source: Source, validation: Source | None) -> Ground:
+    def ground(
+        self,
+        run: Run,
+        request: FitRequest,
+        source: Source,
+        validation: Source | None,
+        *,
+        told: Callable[[int, int], None],
+    ) -> Ground:
         """Return what a fit runs on; whether features are used depends on model, data and arguments alone.
 
         Args:
@@ -76,6 +84,7 @@ class Frozen:
             request: The call.
             source: Its training data.
             validation: Its validation data, if any.
+            told: Is told of how many samples, of all, features were computed while that goes on.
 
         Raises:
             StoreFull, StoreFailed, RunReadOnly: Features could not be written.
@@ -94,8 +103,9 @@ class Frozen:
         engines = self._seated(found, run)
         engines.rest.guard = self._guard(found, request)
         keys = [key_of(found, each, facts=run.engine.facts()) for each in sources]
+        given: dict[str, Any] = {"count": len(found.tensors), "on_disk": on_disk, "told": told}
         served = [
-            each.with_inputs(self._features.of(engines.before, each, key, count=len(found.tensors), on_disk=on_disk))
+            each.with_inputs(self._features.of(engines.before, each, key, **given))
             for each, key in zip(sources, keys, strict=True)
         ]
         self._features.thin_out(keys)

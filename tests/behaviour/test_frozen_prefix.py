@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -471,6 +474,133 @@ def test_features_that_cannot_be_written_leave_nothing(tmp_path: Path, monkeypat
         assert list((tmp_path / "run" / "features").iterdir()) == []
         run.fit(x, y, batch_size=16, verbose=0)
     assert run.position.epoch == 1
+
+
+@pytest.fixture
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a process that a shell began in the background has not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Interrupted:
+    """Features that a signal interrupts after a batch, as often as is asked.
+
+    Args:
+        times: How often.
+    """
+
+    def __init__(self, times: int) -> None:
+        self._left = times
+        self._compute = features.computed
+
+    def __call__(self, engine: Any, source: Any) -> Iterator[Any]:
+        """Give batches, and send the signal after the second one."""
+        for number, batch in enumerate(self._compute(engine, source)):
+            if number == 2 and self._left:
+                self._left -= 1
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
+@pytest.mark.parametrize("place", ["in memory", "on disk"])
+def test_ctrl_c_while_features_are_computed_loses_nothing(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes through at once; the next call computes them anew and trains as if nothing had been."""
+    if place == "on disk":
+        monkeypatch.setattr(features, "MEMORY_BYTES", 0)
+    given = {"batch_size": 16, "verbose": 0}
+    whole = train(*make("whole_backbone"), cuts=(2, 2), validation_data=None)
+    model, x, y = make("whole_backbone")
+    monkeypatch.setattr(features, "computed", Interrupted(times=2))
+    with keepfit.Run(model, tmp_path / "run", checkpoint_share="each") as run:
+        start = state_bits(model)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                run.fit(x, y, epochs=2, **given)
+            after = state_bits(model)  # of an optimizer too, which the first call has built
+            assert differing(start, {name: after[name] for name in start}) == []
+            assert run.position.fit == 0
+        run.fit(x, y, epochs=2, **given)
+        run.fit(x, y, epochs=2, **given)
+        assert differing(whole[0], state_bits(model)) == []
+        assert [record.status for record in run.recorder.fits.values()] == ["finished", "finished"]
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
+@pytest.mark.parametrize("rewinds", [True, False])
+def test_ctrl_c_before_a_continuing_fit_leaves_the_averages(rewinds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that would go on from before the averages were written leaves them, and goes on from there when called."""
+    model, x, y = make("whole_backbone")
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse")
+    given = {"batch_size": 16, "verbose": 0}
+    with keepfit.Run(model) as run:
+        run.fit(x, y, **given)
+        ended = state_bits(model)
+        run.frozen._features._held.clear()
+        monkeypatch.setattr(features, "computed", Interrupted(times=1))
+        if not rewinds:  # the control
+            monkeypatch.setattr("keepfit.state.Variables.assign", _no_weights(keepfit.state.Variables.assign))
+        with pytest.raises(KeyboardInterrupt):
+            run.fit(x, y, **given)
+        assert (differing(ended, state_bits(model)) == []) is rewinds
+
+
+def _no_weights(assign: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``assign`` that works once."""
+    calls: list[None] = []
+
+    def once(self: Any, values: Any, **given: Any) -> Any:
+        calls.append(None)
+        return assign(self, values, **given) if len(calls) == 1 else []
+
+    return once
+
+
+FEATURES = """
+import sys
+import keepfit
+from keepfit import features
+from tests.behaviour.test_frozen_prefix import make
+features.MEMORY_BYTES = 0
+compute = features.computed
+def computed(engine, source):
+    for number, batch in enumerate(compute(engine, source)):
+        if number == 2:
+            print("computing", flush=True)
+            sys.stdin.readline()
+        yield batch
+features.computed = computed
+model, x, y = make("whole_backbone")
+run = keepfit.Run(model, sys.argv[1], checkpoint_share="each")
+run.fit(x, y, epochs=2, batch_size=16, verbose=0)
+"""
+
+
+@pytest.mark.usefixtures("_on_disk")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_process_killed_while_features_are_computed_loses_nothing(number: int, tmp_path: Path) -> None:
+    """The next process removes what is half written, computes them, and ends with the bits of one never killed."""
+    whole = train(*make("whole_backbone"), cuts=(2,), validation_data=None)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FEATURES, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        left = [file.name for file in (tmp_path / "run" / "features").iterdir()]
+        process.send_signal(number)
+        assert process.wait() == -number
+    assert [name.endswith(".part") for name in left] == [True]
+    again = train(*make("whole_backbone"), cuts=(2,), folder=tmp_path / "run", validation_data=None)
+    assert differing(whole[0], again[0]) == []
+    assert [file.suffix for file in (tmp_path / "run" / "features").iterdir()] == [".safetensors"]
 
 
 @pytest.mark.usefixtures("_on_disk")

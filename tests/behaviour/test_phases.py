@@ -505,7 +505,9 @@ def test_a_rate_may_be_a_number_or_a_schedule_in_any_order() -> None:
         assert int(np.asarray(model.optimizer.iterations)) == 35
 
 
-@pytest.mark.parametrize("learning_rate", [0.0, keras.optimizers.schedules.PolynomialDecay(0.0, 5, 0.0)])
+@pytest.mark.parametrize(
+    "learning_rate", [0.0, keras.optimizers.schedules.PolynomialDecay(0.0, 5, 0.0), (RATE, {"*": 0.0})]
+)
 def test_a_rate_of_zero_throughout_is_said(learning_rate: Any) -> None:
     """Before training; a rate that begins with zero is none."""
     model, x, y = nested()
@@ -516,6 +518,8 @@ def test_a_rate_of_zero_throughout_is_said(learning_rate: Any) -> None:
         assert not [w for w in said if "zero throughout" in str(w.message)]
         run.fit(x, y, batch_size=10, verbose=0, learning_rate=learning_rate)
         assert len([w for w in said if "fit 2 is zero throughout" in str(w.message)]) == 1
+        run.fit(x, y, batch_size=10, verbose=0, learning_rate=(RATE, {"backbone": 0.0}))
+        assert not [w for w in said if "fit 3 is zero throughout" in str(w.message)]
 
 
 def test_phases_asked_for_are_cut_and_replayed_with_every_bit(tmp_path: Path) -> None:

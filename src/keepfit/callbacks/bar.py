@@ -7,7 +7,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich import get_console
@@ -16,7 +16,7 @@ from rich.errors import LiveError
 from rich.live import Live
 from rich.text import Text
 
-from keepfit.callbacks.progress import Logs, PlainProgress, Progress, printed, shown
+from keepfit.callbacks.progress import PATIENCE_S, Logs, PlainProgress, Progress, frozen_place, printed, shown
 
 _BETWEEN_DRAWINGS_S = 0.15
 _BAR_WIDTHS = (24, 12, 8)
@@ -103,6 +103,38 @@ class Bar(Progress):
 
     clock: Clock
     _open = False
+    _next_drawing_s = 0.0
+    _frozen: Line | None = None
+    _frozen_since_s: float | None = None
+
+    def features(self, done: int, total: int) -> None:
+        """Show a line of its own where it takes long, and move it a few times a second."""
+        now = time.perf_counter()
+        if self._frozen_since_s is None:
+            self._frozen_since_s = now
+        seconds = now - self._frozen_since_s
+        if seconds < PATIENCE_S:
+            return
+        if self._frozen is None:
+            self._next_drawing_s = now
+            self._start()
+        left = _left(seconds / done * (total - done)) if done else ""
+        self._frozen = Line(
+            self.title, share=done / total if total else None, place=frozen_place(done, total), left=left
+        )
+        if now >= self._next_drawing_s:
+            self._show(self._frozen)
+            self._next_drawing_s = now + _BETWEEN_DRAWINGS_S
+
+    def features_end(self) -> None:
+        """Leave that line where it is."""
+        line, since, self._frozen, self._frozen_since_s = self._frozen, self._frozen_since_s, None, None
+        if line is None or since is None:
+            return
+        try:
+            self._show(replace(line, left=_duration(time.perf_counter() - since), final=True))
+        finally:
+            self._stop()
 
     def begin(self, message: str | None = None) -> None:
         """Say the message, and start the bar below it."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Logs = Mapping[str, Any]
+
+# What is over sooner is not shown.
+PATIENCE_S = 1.0
+_BETWEEN_LINES_S = 30.0
 
 
 class Progress:
@@ -31,6 +36,12 @@ class Progress:
         """Begin, maybe with a message such as where the fit resumed."""
         if message:
             self.say(message)
+
+    def features(self, done: int, total: int) -> None:
+        """Show that the frozen layers were computed for ``done`` of ``total`` samples; comes before `begin`."""
+
+    def features_end(self) -> None:
+        """End that, whether it was finished or not; may be called where there was nothing to compute."""
 
     def epoch_begin(self, label: int) -> None:
         """Begin epoch ``label``, counted from 0; maybe somewhere inside it."""
@@ -64,6 +75,20 @@ class PlainProgress(Progress):
     """One line an epoch, for logs and pipes."""
 
     _seen = 0
+    _next_s: float | None = None
+
+    def features(self, done: int, total: int) -> None:
+        """Print a line where it takes long, and another one every now and then."""
+        now = time.perf_counter()
+        if self._next_s is None:
+            self._next_s = now + PATIENCE_S
+        elif now >= self._next_s:
+            self._next_s = now + _BETWEEN_LINES_S
+            self.say(f"{self.title} | {frozen_place(done, total)}")
+
+    def features_end(self) -> None:
+        """Begin to count the time anew."""
+        self._next_s = None
 
     def update(self, step: int, logs: Callable[[], Logs] | Logs | None) -> None:  # noqa: ARG002 - the interface
         """Count, and show nothing."""
@@ -126,6 +151,11 @@ def printed(message: str) -> None:
         print(message, flush=True)  # noqa: T201 - what a person sees
     except UnicodeEncodeError:
         print(message.encode("ascii", "replace").decode(), flush=True)  # noqa: T201
+
+
+def frozen_place(done: int, total: int) -> str:
+    """Return how far the frozen layers are computed, in words."""
+    return f"frozen layers, once: sample {done:,}/{total:,}"
 
 
 def in_terminal() -> bool:

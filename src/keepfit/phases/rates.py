@@ -90,6 +90,8 @@ def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
         steps: Steps to come; None looks at the next one alone.
     """
     for part in optimizer_parts(optimizer):
+        if _is_multiplied_by_zero(part):
+            continue
         holder = _keras.rate_holder(part)
         if isinstance(holder, keras.Variable):
             if _holds_rate(part) and float(np.asarray(held.value(holder))) != 0:
@@ -131,6 +133,15 @@ def _refused(name: str, value: Any, expected: str) -> InvalidArgument:
 def _holds_rate(part: Any) -> bool:
     # One that stands around others has a rate of its own that nothing uses.
     return not _keras.inner_optimizers(part)
+
+
+def _is_multiplied_by_zero(part: Any) -> bool:
+    """Return whether every variable that an optimizer trains has zero as its multiplier."""
+    kept = slots(part)
+    if not kept:  # most often
+        return False
+    found = [kept.get((id(owner), MULTIPLIER)) for owner in _keras.optimizer_variables(part)]
+    return bool(found) and all(slot is not None and not float(np.asarray(held.value(slot.variable))) for slot in found)
 
 
 def _set_base(model: Any, value: Any) -> None:

@@ -421,3 +421,39 @@ def test_bar_starts_no_thread():
     bar.epoch_begin(5)
     assert threading.active_count() == before
     bar.end({})
+
+
+def test_bar_of_frozen_layers_is_shown_where_they_take_long(monkeypatch):
+    """A line of its own moves while features are computed, says what is left, and stays; what is quick shows none."""
+    clock = Time()
+    monkeypatch.setattr("keepfit.callbacks.bar.time.perf_counter", clock)
+    bar = Shown(**FACTS)
+    for done in (10, 20, 30):
+        clock.now_s += 0.6
+        bar.features(done, 40)
+    assert [(line.place, line.share, line.left) for line in bar.lines] == [
+        ("frozen layers, once: sample 30/40", 0.75, "0.40 s left")
+    ]
+    bar.features_end()
+    assert bar.lines[-1].final
+    assert bar.stopped == 1
+    bar.begin()
+    bar.abort()
+    quick = Shown(**FACTS)
+    quick.features(40, 40)
+    quick.features_end()
+    quick.features_end()
+    assert (quick.lines, quick.stopped) == ([], 0)
+
+
+def test_bar_of_frozen_layers_ends_where_it_is_interrupted(monkeypatch):
+    """What is drawn when Ctrl-C comes is let go, so that the terminal is as before."""
+    clock = Time()
+    monkeypatch.setattr("keepfit.callbacks.bar.time.perf_counter", clock)
+    bar = Shown(**FACTS)
+    bar.features(1, 40)
+    clock.now_s = 2.0
+    bar.features(2, 40)
+    bar.features_end()
+    assert bar.lines[-1].place.endswith("sample 2/40")
+    assert bar.stopped == 1

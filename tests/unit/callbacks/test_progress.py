@@ -113,3 +113,15 @@ def test_progress_prints_what_the_output_can_write(monkeypatch):
 def test_shown_leaves_out_what_is_no_number():
     """Logs may hold anything; numbers are shown."""
     assert shown({"a": 1, "b": "x", "c": None, "d": float("nan"), "e": [1, 2]}) == ["a 1", "d nan"]
+
+
+def test_lines_tell_of_frozen_layers_that_take_long(monkeypatch, capsys):
+    """A log gets a line now and then, none for what is quick, and nothing with verbose=0."""
+    now = [0.0]
+    monkeypatch.setattr("keepfit.callbacks.progress.time.perf_counter", lambda: now[0])
+    for progress in (PlainProgress(**FACTS), Progress(**FACTS)):
+        for now[0] in (0.0, 0.5, 2.0, 3.0, 40.0):
+            progress.features(int(now[0]) + 1, 1000)
+        progress.features_end()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines] == [f"frozen layers, once: sample {n}/1,000" for n in (3, 41)]
