@@ -184,6 +184,8 @@ def _measured(run: Run, asked: Asked, source: Source, batch: Any, rates: tuple[f
             if not math.isfinite(loss):
                 break
             losses.append(loss)
+            if len(losses) < _FEWEST:  # a first batch that is easy by chance tells nothing
+                continue
             smoothed = RangeTest(rates[: len(losses)], tuple(losses)).smoothed[-1]
             lowest = min(lowest, smoothed)
             if smoothed > _WORSE * lowest > 0:

@@ -26,6 +26,7 @@ from keepfit.phases import (
     has_trained,
     is_seated,
     let_rates_be_set,
+    made_anew,
     note_left_out,
     optimizer_values,
     reseat,
@@ -37,7 +38,7 @@ from keepfit.request import check_arguments
 from keepfit.settings import Settings
 from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
-from keepfit.start import settle_seed, settle_start
+from keepfit.start import settle_seed, settle_start, widen_start
 from keepfit.state import Variables, variables_of
 
 if TYPE_CHECKING:
@@ -559,7 +560,10 @@ class Run:
         ends.has_optimizer = True
         unknown = {name for name in self.engine.variables.names if name.startswith("optimizer/")} - {*ends.values}
         if begun:
-            ends.values |= {name: value for name, value in self.engine.variables.values().items() if name in unknown}
+            found = {name: value for name, value in self.engine.variables.values().items() if name in unknown}
+            ends.values |= found
+            if made_anew(self.model.optimizer) is None:
+                widen_start(self, found)
         else:  # what a script has put into one that it built itself since is set by hand
             ends.values |= fresh_values(self.model, unknown)
 

@@ -85,13 +85,24 @@ def settle_start(run: Run) -> None:
             )
 
 
+def widen_start(run: Run, values: dict[str, Any]) -> None:
+    """Record with the state before fit 1 what an optimizer began with that could not be made anew to tell."""
+    start = run.place.ends.result
+    start.tensors.update(values)
+    _write(run, start)
+
+
 def _record_start(run: Run) -> None:
     values = run.engine.variables.values()
     snapshot = Snapshot(values, {"randomness": randomness.take(), "position": Position().to_json()})
-    run.recorder.checkpoint(
-        kind="start", fit=0, position=Position(), tensors=snapshot.tensors, state=snapshot.state, wait=True
-    )
+    _write(run, snapshot)
     run.place.ends = Ends(None, snapshot, snapshot, values)
+
+
+def _write(run: Run, start: Snapshot) -> None:
+    run.recorder.checkpoint(
+        kind="start", fit=0, position=Position(), tensors=start.tensors, state=start.state, wait=True
+    )
 
 
 def _expected(run: Run, recorded: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,36 @@ def test_an_optimizer_that_was_used_before_is_kept(name: str, tmp_path: Path) ->
         assert differing(expected, state_bits(model)) == []
 
 
+class Unmakeable(optimizers.SGD):
+    """An optimizer whose config does not make it again."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {"nobody": "knows"}
+
+
+def test_an_optimizer_that_cannot_be_made_anew_goes_back_too(tmp_path: Path) -> None:
+    """Where its class gives no config that makes it, the start holds what it began with, and nothing for the body."""
+
+    def unmakeable() -> Any:
+        model = network()
+        model.compile(Unmakeable(RATE, momentum=0.9), "mse")
+        return model
+
+    with keepfit.Run(unmakeable(), tmp_path / "run") as run:
+        run.model.get_layer("head").set_weights([np.ones((5, 1)), np.ones(1)])
+        train(run, epochs=2, train="head")
+        expected = state_bits(run.model)
+        slots = {name for name in start_of(run) if name.startswith("optimizer/model/")}
+        assert slots == {f"optimizer/model/dense_1/{name}/momentums" for name in ("kernel", "bias")}
+        run.load(0)
+        assert not any(np.asarray(value).any() for name, value in start_of(run).items() if name in slots)
+        assert not any(np.frombuffer(state_bits(run.model)[name][2], "float32").any() for name in slots)
+    with keepfit.Run(unmakeable(), tmp_path / "run") as run:
+        run.model.get_layer("head").set_weights([np.ones((5, 1)), np.ones(1)])
+        train(run, epochs=2, train="head")
+        assert differing(expected, state_bits(run.model)) == []
+
+
 @pytest.mark.parametrize("train_", ["head", "all"])
 def test_a_start_that_an_earlier_version_wrote_is_read(train_: str, tmp_path: Path) -> None:
     """A start with slots of everything, as a built optimizer gives it, begins a run as one without does."""

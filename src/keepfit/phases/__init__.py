@@ -1,7 +1,7 @@
 """Which variables train, at which rates, and what the optimizer knows of each."""
 
 from keepfit.phases.asked import Asked
-from keepfit.phases.begin import begin_as, begin_optimizer, fresh_values
+from keepfit.phases.begin import begin_as, begin_optimizer, fresh_values, made_anew
 from keepfit.phases.by_hand import let_rates_be_set
 from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
@@ -42,6 +42,7 @@ __all__ = [
     "is_zero_throughout",
     "layer_paths",
     "let_rates_be_set",
+    "made_anew",
     "match",
     "multipliers",
     "note_left_out",

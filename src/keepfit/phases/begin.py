@@ -55,12 +55,12 @@ def fresh_values(model: Any, names: Iterable[str]) -> dict[str, Any]:
 
     Args:
         model: A model with a built optimizer; some begin with the weights as they are.
-        names: Of the optimizer's variables; those that such a one has not are left out.
+        names: Of the optimizer's variables; those that such a one has not are left out, all where none can be made.
     """
     wanted = set(names)
-    if not wanted or not model.optimizer.built:
+    anew = made_anew(model.optimizer) if wanted and model.optimizer.built else None
+    if anew is None:
         return {}
-    anew = type(model.optimizer).from_config(_keras.optimizer_config(model.optimizer))
     anew.build(served(model))
     fresh: dict[int, Any] = {}
     for part, other in zip(optimizer_parts(model.optimizer), optimizer_parts(anew), strict=True):
@@ -74,6 +74,14 @@ def fresh_values(model: Any, names: Iterable[str]) -> dict[str, Any]:
         for name, variable in variables_of(model).items()
         if name in wanted and id(variable) in fresh
     }
+
+
+def made_anew(optimizer: Any) -> Any | None:
+    """Return an optimizer of the same class and config that is not built, None where its class gives no such config."""
+    try:
+        return type(optimizer).from_config(_keras.optimizer_config(optimizer))
+    except Exception:  # noqa: BLE001 - a class of the user's may raise anything
+        return None
 
 
 def _build(model: Any, variables: list[Any]) -> None:
