@@ -27,7 +27,12 @@ SUITES = {
         "behaviour/test_loaders.py",
     ),
     "partitions": ("behaviour/test_partitions.py",),
-    "phases": ("behaviour/test_phases.py", "behaviour/test_frozen_prefix.py"),
+    "phases": (
+        "behaviour/test_phases.py",
+        "behaviour/test_optimizer_begins.py",
+        "behaviour/test_frozen_prefix.py",
+        "behaviour/test_range_test.py",
+    ),
 }
 
 
