@@ -641,8 +641,8 @@ def _tensorflow_iterator(adapter: Any) -> Iterator[Any]:
     )
 
 
-def native_rows(array: Any, rows: slice) -> Any:
-    """Return rows of a sparse or ragged array as an array of its own kind (scipy's become CSR)."""
+def native_rows(array: Any, rows: Any) -> Any:
+    """Return rows (a slice or indices) of a sparse or ragged array as an array of its own kind (scipy's become CSR)."""
     return _slicing().convert_to_sliceable(array)[rows]
 
 

@@ -80,6 +80,32 @@ class StoreColumn(Column):
         return np.asarray(stored_rows(self._array, rows)).astype(self._dtype, copy=False)
 
 
+class StoreRows:
+    """Some rows of an array that stays on disk, as an array of such rows.
+
+    Args:
+        array: An HDF5, Zarr or memory-mapped array.
+        rows: Which rows, rising.
+    """
+
+    def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
+        self._array = array
+        self._rows = rows
+        self.dtype = array.dtype
+        self.shape = (len(rows), *array.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Rows) -> NDArray[Any]:
+        return stored_rows(self._array, self._rows[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        del copy  # what is read is always new
+        return self[slice(None)].astype(dtype or self.dtype, copy=False)
+
+
 class SlicedColumn(Column):
     """A sparse, ragged or text array, which Keras slices and converts on the host."""
 
@@ -132,7 +158,9 @@ def is_mapped(array: NDArray[Any]) -> bool:
 
 
 def is_store(value: Any) -> bool:
-    """Return whether a value is an array of an HDF5 file or a Zarr store; imports neither."""
+    """Return whether a value is an array of an HDF5 file or a Zarr store, or rows of one; imports neither."""
+    if isinstance(value, StoreRows):
+        return True
     library = type(value).__module__.partition(".")[0]
     return library in ("h5py", "zarr") and hasattr(value, "shape") and hasattr(value, "dtype")
 

@@ -24,6 +24,25 @@ def gives_samples(value: Any) -> bool:
     return hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 
+class SampleRows:
+    """Some samples of an object that gives one for an index, as such an object.
+
+    Args:
+        data: Has ``__len__`` and ``__getitem__``.
+        rows: Which samples, rising.
+    """
+
+    def __init__(self, data: Any, rows: NDArray[np.int64]) -> None:
+        self._data = data
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._data[int(self._rows[index])]
+
+
 class SampleSource(IndexedSource):
     """Samples of an object, each ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
