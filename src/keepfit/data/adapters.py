@@ -11,11 +11,11 @@ import keras
 
 from keepfit import _keras
 from keepfit.data.arrays import ArraySource, default_batch_size
-from keepfit.data.checks import check_alone, check_count, check_shuffle, unrecognised
+from keepfit.data.checks import check_alone, check_count, check_shuffle, unnamed_target, unrecognised
 from keepfit.data.columns import is_rows
 from keepfit.data.foreign import ForeignSource
 from keepfit.data.generator import GeneratorSource
-from keepfit.data.partitioned import Partitions, PartitionSource, Side
+from keepfit.data.partitioned import Partitions, PartitionSource, Side, is_table
 from keepfit.data.pydataset import PyDatasetSource
 from keepfit.data.samples import SampleSource, gives_samples
 from keepfit.data.weights import check_class_weight
@@ -185,6 +185,9 @@ def _is_arrays(x: Any) -> bool:
 
 
 def _arrays(x: Any, settings: Settings) -> Source:
+    # Keras takes an Arrow table as an array of its columns, which beside targets, or to predict, is what it says.
+    if settings.y is None and (settings.training or settings.counted) and is_table(x):
+        raise unnamed_target(x)
     return ArraySource.of(
         x,
         settings.y,
@@ -216,6 +219,10 @@ def _samples(x: Any, settings: Settings) -> Source:
     _refuse_class_weight(kind, settings)
     size = settings.batch_size or default_batch_size(len(x), settings.steps)
     return SampleSource(x, batch_size=size, seed=settings.seed, shuffle=settings.shuffle)
+
+
+def _table(x: Any, _: Settings) -> Source:
+    raise unnamed_target(x)
 
 
 def _pydataset(x: Any, settings: Settings) -> Source:
@@ -255,5 +262,6 @@ ADAPTERS: list[Adapter] = [
     Adapter("PyDataset", lambda x: isinstance(x, keras.utils.PyDataset), _pydataset),
     Adapter("generator", lambda x: isinstance(x, types.GeneratorType), _generator),
     Adapter("arrays", _is_arrays, _arrays, batched=False),
+    Adapter("table", is_table, _table, batched=False),
     Adapter("samples", gives_samples, _samples, batched=False),
 ]

@@ -183,3 +183,14 @@ def unrecognised(name: str, value: Any) -> InvalidData:
         f"Nothing was changed. keepfit takes {_TAKES}.{hint}",
         name=name,
     )
+
+
+def unnamed_target(table: Any) -> InvalidData:
+    """Return the error for a table of which nobody said which column is the target."""
+    columns = ", ".join(str(name) for name in table.column_names)[:200]
+    return InvalidData(
+        f"x is a {type(table).__name__}, a table, and nothing says which of its columns is the target: {columns}. "
+        'Nothing was changed. Give keepfit.partitions([table], target="label"), with the name of that column; '
+        "without target= all columns are inputs.",
+        name="x",
+    )

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keepfit import _keras
-from keepfit.data.checks import check_alone, check_array_like, check_rows, named_leaves
+from keepfit.data.checks import check_alone, check_array_like, check_rows, named_leaves, unnamed_target
 from keepfit.data.columns import StoreRows, host_array, is_mapped, is_pandas, is_store
-from keepfit.data.partitioned import Partitions, rows_of_side
+from keepfit.data.partitioned import Partitions, is_table, rows_of_side
 from keepfit.data.samples import SampleRows, gives_samples
 from keepfit.errors import InvalidArgument, InvalidData
 
@@ -54,6 +54,8 @@ def split_validation(x: Any, y: Any, sample_weight: Any, validation_split: float
     if isinstance(x, Partitions):
         sides = x.split(validation_split)
         return (sides[0], y, sample_weight), (sides[1], None, None)
+    if is_table(x) and (y is None or not _keras.is_array_like(x)):
+        raise unnamed_target(x)
     if _gives_samples(x):
         check_alone(type(x).__name__, y=y, sample_weight=sample_weight)
         train, held_back = (SampleRows(x, rows) for rows in _sides(len(x), validation_split))

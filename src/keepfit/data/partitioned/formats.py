@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keepfit.data.partitioned.array_stores import Hdf5Part, ZarrPart
+from keepfit.data.partitioned.memory_tables import is_table, table_part
 from keepfit.data.partitioned.numpy_files import NpyPart, NpzPart
 from keepfit.data.partitioned.part import FunctionPart, Part
 from keepfit.data.partitioned.tables import ArrowPart, CsvPart, ParquetPart
@@ -18,7 +19,7 @@ def part_of(item: Any, number: int, *, load: Callable[[Any], Any] | None, target
     """Return what reads one partition.
 
     Args:
-        item: A path, a tuple of paths, a function, or with ``load`` anything.
+        item: A path, a tuple of paths, a function, a table, or with ``load`` anything.
         number: Its number, from 0.
         load: Returns the arrays of an item, or None.
         target: Name of the targets, where arrays have names.
@@ -30,12 +31,14 @@ def part_of(item: Any, number: int, *, load: Callable[[Any], Any] | None, target
     if load is not None:
         existing = tuple(path for path in paths if path.exists()) if paths else ()
         return FunctionPart(partial(load, item), name=str(item)[:200], paths=existing)
+    if is_table(item):
+        return table_part(item, number, target)
     if callable(item):
         return FunctionPart(item, name=f"function {getattr(item, '__name__', type(item).__name__)}")
     if not paths:
         raise InvalidArgument(
-            f"Partition {number} is a {type(item).__name__}: expected a path, a tuple of paths, or a function that "
-            "returns (x, y). Nothing was changed. Give load= with a function that reads such an item.",
+            f"Partition {number} is a {type(item).__name__}: expected a path, a tuple of paths, a table, or a "
+            "function that returns (x, y). Nothing was changed. Give load= with a function that reads such an item.",
             argument="parts",
             value=item,
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keepfit.data.partitioned.budget import Budget
 from keepfit.data.partitioned.formats import part_of
 from keepfit.data.partitioned.loading import Layout, OtherContentError, first_rows, loaded
+from keepfit.data.partitioned.memory_tables import is_table
 from keepfit.data.partitioned.part import Part
 from keepfit.data.partitioned.shelf import Arrays, Shelf
 from keepfit.data.partitioned.sides import rows_of_side
@@ -43,11 +44,12 @@ def partitions(
 
     Args:
         parts: The partitions, in an order that stays: paths (``.npy``, ``.npz``, HDF5, Zarr, Parquet,
-            Arrow, CSV), tuples of ``.npy`` paths of ``x``, ``y`` and ``sample_weight``, or functions that
-            return what ``fit`` takes.
+            Arrow, CSV), tuples of ``.npy`` paths of ``x``, ``y`` and ``sample_weight``, tables (Arrow tables
+            and record batches, Hugging Face data sets), or functions that return what ``fit`` takes.
+            A path or a table alone is the only partition.
         load: Returns a partition, ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, for one of ``parts``;
             None reads files by their format.
-        target: Name of the array or column that is ``y``, in files where arrays have names.
+        target: Name of the array or column that is ``y``, in files and tables, where arrays have names.
         sizes: Samples in each partition; None looks once.
         window: Partitions that are mixed at once, 1 or more; part of the recipe. A window over all
             partitions gives the order of arrays in memory.
@@ -69,7 +71,7 @@ def partitions(
         >>> data.sizes
         (3, 4)
     """
-    given = list(parts) if not isinstance(parts, (str, Path)) else [parts]
+    given = [parts] if isinstance(parts, (str, Path)) or is_table(parts) else list(parts)
     if not given:
         raise InvalidArgument("partitions() got no partitions. Nothing was changed. Give a list of paths or functions.")
     for name, value in (("window", window), ("workers", workers)):

@@ -14,7 +14,7 @@ from keepfit.data.partitioned.part import Part, Piece
 from keepfit.extras import load_extra
 
 # Rows of a table that are worked on at once.
-_ROWS = 8192
+ROWS = 8192
 
 
 class TablePart(Part):
@@ -50,7 +50,7 @@ class ParquetPart(TablePart):
 
     def _columns(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         with self._file() as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
+            for batch in file.iter_batches(batch_size=ROWS):
                 yield arrow_columns(batch)
             if not file.metadata.num_rows:
                 yield arrow_columns(file.schema_arrow.empty_table())
@@ -88,7 +88,7 @@ class CsvPart(TablePart):
 
     def _columns(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         pandas = load_extra("pandas", extra="frames", purpose="A CSV file")
-        with pandas.read_csv(self.paths[0], chunksize=_ROWS) as chunks:
+        with pandas.read_csv(self.paths[0], chunksize=ROWS) as chunks:
             for chunk in chunks:
                 # What looks like whole numbers in one file, or in some rows of it, has a fraction in another.
                 yield {
@@ -119,14 +119,18 @@ def piece_of(columns: Mapping[str, NDArray[Any]], target: str | None) -> Piece:
 
 def arrow_columns(table: Any) -> dict[str, NDArray[Any]]:
     """Return the columns of an Arrow table or record batch; lists of one length become arrays of two axes."""
-    return {name: _array(table.column(number)) for number, name in enumerate(table.schema.names)}
+    names = table.schema.names
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of its columns have the same name: {', '.join(names)}")
+    return {name: _array(table.column(number)) for number, name in enumerate(names)}
 
 
 def _array(column: Any) -> NDArray[Any]:
     if hasattr(column, "combine_chunks"):
         column = column.combine_chunks()
-    if hasattr(column.type, "list_size"):
-        return _array(column.flatten()).reshape(len(column), -1)
     if column.null_count:
         raise ValueError(f"{column.null_count} values are missing in a column of {column.type}: fill them first")
+    if hasattr(column.type, "list_size"):
+        # Of a list that is missing, flatten() gives nothing.
+        return _array(column.flatten()).reshape(len(column), -1 if len(column) else column.type.list_size)
     return np.asarray(column.to_numpy(zero_copy_only=False))
