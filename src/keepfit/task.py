@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keepfit import _keras, nested
-from keepfit.data import describe_difference, fingerprint
+from keepfit.data import describe_difference, fingerprint, loader_of
 from keepfit.ends import Ends, start_state
 from keepfit.phases import multipliers, signature_changes
 from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimizer_config, plain_config
@@ -64,6 +64,8 @@ def recipe_of(
         loss=compiled["loss"],
         metrics=[compiled["metrics"], compiled["weighted_metrics"]],
         optimizer=model.optimizer,
+        load=loader_of(request.x),
+        validation_load=loader_of(request.validation_data),
     )
     warned["metric_config"] = plain_config([compiled["metrics"], compiled["weighted_metrics"]])
     return Recipe(strict=strict, warned=warned, epochs=request.planned_epochs, name=request.name)

@@ -22,6 +22,7 @@ from tests.behaviour.processes import attach_quietly
 from tests.bits import differing, state_bits
 from tests.continuity.child import forget
 from tests.models import make
+from tests.unit.data import loads
 
 ENDS = [0, 20, 20, 33, 47, 70]
 OPTIONS: dict[str, Any] = {"batch_size": 8, "epochs": 3, "verbose": 0}
@@ -241,6 +242,89 @@ def test_a_fault_leaves_the_last_finished_step_and_a_repair_goes_on(fault: str, 
     model.fit(data, **OPTIONS, callbacks=[Damage()])
     model.run.close()
     assert differing(whole, state_bits(model)) == []
+
+
+@pytest.mark.parametrize("how", ["killed", "hangs"])
+def test_a_reader_that_is_lost_leaves_the_last_finished_step_and_the_fit_goes_on(how: str, tmp_path: Path) -> None:
+    """A process that reads is killed, or hangs, in the middle of an epoch: the end is that of a fit with threads."""
+    _, x, y = make("dropout_batch_norm")
+    paths, flag = written(tmp_path / "data", x, y), tmp_path / "fails"
+    whole = trained(keepfit.partitions(paths, window=2))[0]
+
+    class Fault(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self._times = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1 and not self._times:
+                self._times = 1
+                data.close()
+                flag.touch()
+
+    load = loads.FaultyFile(str(flag), how)
+    data = keepfit.partitions(paths, load=load, window=2, workers=2, processes=True, timeout_s=5)
+    model = keepfit.attach(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+    with pytest.raises(errors.PartitionFailed, match=r"Partition 3 \(.*part-3.npz\)") as raised:
+        model.fit(data, **OPTIONS, callbacks=[Fault()])
+    assert (raised.value.partition, raised.value.sample is None) == (3, False)
+    assert "fit 1, epoch 2" in " ".join(raised.value.__notes__)
+    assert int(model.optimizer.iterations) == model.run.position.step
+    model.run.close()
+    data.close()
+    flag.unlink()
+    data = keepfit.partitions(paths, load=load, window=2, processes=True)
+    model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run", seed=5)
+    model.fit(data, **OPTIONS, callbacks=[Fault()])
+    model.run.close()
+    data.close()
+    assert differing(whole, state_bits(model)) == []
+
+
+def scaled(factor: float) -> Any:
+    """Return a ``load`` with a value in its closure."""
+
+    def load(path: Path) -> Any:
+        with np.load(path) as file:
+            return file["x"] * factor, file["y"]
+
+    return load
+
+
+def rewritten() -> Any:
+    """Return a ``load`` of the same name with another body."""
+
+    def load(path: Path) -> Any:
+        factor = 1.0
+        with np.load(path) as file:
+            return factor * file["x"], file["y"]
+
+    load.__qualname__ = scaled(1.0).__qualname__
+    return load
+
+
+@pytest.mark.parametrize(("other", "said"), [(scaled(1.0), False), (scaled(2.0), True), (rewritten(), True)])
+@pytest.mark.parametrize("split", [0.0, 0.3])
+def test_a_load_that_changed_between_processes_is_warned_of(
+    other: Any, said: bool, split: float, tmp_path: Path
+) -> None:
+    """Its body, and plain values it was made with: the fit replays, and a warning and an event say what differs."""
+    _, x, y = make("dropout_batch_norm")
+    paths = written(tmp_path / "data", x, y)
+
+    def fitted(load: Any) -> Any:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = attach_quietly(make("dropout_batch_norm")[0], tmp_path / "run")
+            model.fit(keepfit.partitions(paths, load=load), validation_split=split, **OPTIONS)
+        recorded = [event.message for event in model.run.recorder.events if event.kind == "recipe"]
+        model.run.close()
+        return [str(each.message) for each in caught], recorded
+
+    fitted(scaled(1.0))
+    told, recorded = fitted(other)
+    assert any("load" in each and "from what was recorded" in each for each in told) == said
+    assert any("load" in each for each in recorded) == said
 
 
 def test_partitions_that_changed_between_processes_are_refused(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ KINDS = pytest.mark.parametrize("make", [arrow, batch, Dataset, Plain])
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])
 def test_tables_give_the_batches_of_memory(make, shuffle, monkeypatch):
     """Several tables, read some rows at a time: the columns beside the target are the inputs."""
-    monkeypatch.setattr("keepfit.data.partitioned.memory_tables.ROWS", 7)
+    monkeypatch.setattr("keepfit.readers.memory_tables.ROWS", 7)
     data = partitions([make(columns(0, 20)), make(columns(20, 30))], target="label")
     assert data.sizes == (20, 30)
     whole = columns()
@@ -190,8 +190,8 @@ def test_the_fingerprint_of_tables_sees_what_changed(make):
 
 def test_of_a_large_table_stretches_are_compared(monkeypatch):
     """The first and the last rows, and some between; a change elsewhere escapes, as the guarantees say."""
-    monkeypatch.setattr("keepfit.data.partitioned.memory_tables._WHOLE_BYTES", 1000)
-    monkeypatch.setattr("keepfit.data.partitioned.memory_tables._STRETCH", 3)
+    monkeypatch.setattr("keepfit.readers.memory_tables._WHOLE_BYTES", 1000)
+    monkeypatch.setattr("keepfit.readers.memory_tables._STRETCH", 3)
 
     def facts(row=None):
         data = columns(0, 1000)

@@ -93,7 +93,7 @@ def test_files_are_read_as_they_would_be_in_memory(tmp_path, kind):
 
 def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
     """A partition larger than a piece is the same as in one."""
-    monkeypatch.setattr("keepfit.data.partitioned.numpy_files.PIECE_BYTES", 50)
+    monkeypatch.setattr("keepfit.readers.numpy_files.PIECE_BYTES", 50)
     batch = source_of(partitions(files(tmp_path, [30])), shuffle=False).read(0, 0, 30)
     assert np.array_equal(batch[0], rows(0, 30)[0])
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keepfit.data.partitioned.loading import Layout
-from keepfit.data.partitioned.part import PIECE_BYTES
 from keepfit.errors import InvalidArgument
+from keepfit.readers.part import PIECE_BYTES
 
 # Beside partitions: the order of a stretch, batches on their way to the device, and one piece being read.
 _BESIDE_BYTES = 16 << 20
@@ -31,12 +31,28 @@ class Budget:
 
     @classmethod
     def of(
-        cls, layout: Layout, sizes: Sequence[int], *, workers: int, memory: int | None, is_whole: bool = False
+        cls,
+        layout: Layout,
+        sizes: Sequence[int],
+        *,
+        workers: int,
+        memory: int | None,
+        is_whole: bool = False,
+        processes: bool = False,
     ) -> Budget:
-        """Return the budget for partitions of some sizes; ``is_whole`` where each is read in one piece."""
+        """Return the budget for partitions of some sizes.
+
+        Args:
+            layout: What their rows are like.
+            sizes: Their sizes.
+            workers: How many are read at once.
+            memory: The budget in bytes, or None.
+            is_whole: Whether each is read in one piece.
+            processes: Whether processes read: a piece lies there and here while it comes over.
+        """
         held = sorted((size * layout.row_bytes for size in sizes if size), reverse=True)
         reading = max(sizes, default=0) * layout.given_row_bytes if is_whole else PIECE_BYTES
-        return cls(tuple(held), reading, workers, memory)
+        return cls(tuple(held), 2 * reading if processes else reading, workers, memory)
 
     def needed(self, window: int) -> int:
         """Return the bytes that a window takes, with what is read ahead."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from keepfit import _keras, nested
 from keepfit.aligned import aligned_empty, mapped_empty
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import check_dtype, host_array, model_dtype
-from keepfit.data.partitioned.part import Part, Piece
 from keepfit.errors import InvalidData
+from keepfit.readers.part import Part, Piece
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class OtherContentError(ValueError):
     """What a partition holds is not what was expected of it; never seen outside the package."""
 
 
-def loaded(part: Part, layout: Layout, count: int) -> list[NDArray[Any]]:
+def loaded(pieces: Iterable[Piece], layout: Layout, count: int) -> list[NDArray[Any]]:
     """Return all rows of a partition, array by array, in the dtypes that the model gets.
 
     Beside the rows, one piece of them lies in memory.
@@ -129,7 +130,7 @@ def loaded(part: Part, layout: Layout, count: int) -> list[NDArray[Any]]:
     """
     arrays = layout.mapped(count)
     filled = 0
-    for piece in part.pieces():
+    for piece in pieces:
         found = Layout.of(piece)
         if difference := layout.difference(found):
             raise OtherContentError(difference)

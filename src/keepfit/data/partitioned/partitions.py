@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from keepfit.data.partitioned.budget import Budget
-from keepfit.data.partitioned.formats import part_of
 from keepfit.data.partitioned.loading import Layout, OtherContentError, first_rows, loaded
-from keepfit.data.partitioned.memory_tables import is_table
-from keepfit.data.partitioned.part import Part
 from keepfit.data.partitioned.shelf import Arrays, Shelf
 from keepfit.data.partitioned.sides import rows_of_side
 from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed, warn
+from keepfit.readers.formats import part_of
+from keepfit.readers.memory_tables import is_table
+from keepfit.readers.part import FunctionPart, Part
+from keepfit.readers.wire import pickled
+from keepfit.readers.workers import Workers
 
 DEFAULT_WINDOW = 4
 
@@ -33,6 +36,7 @@ def partitions(
     window: int = DEFAULT_WINDOW,
     memory: int | None = None,
     workers: int = 1,
+    processes: bool = False,
     timeout_s: float | None = None,
     on_error: str = "raise",
 ) -> Partitions:
@@ -56,6 +60,8 @@ def partitions(
         memory: Largest size of the data in memory, in bytes; None sets no limit. Where the window does
             not fit, this is said.
         workers: Partitions that are read in the background at once, each by a thread of its own.
+        processes: Whether each is read by a process of its own instead, for a ``load`` that Python's lock would
+            hold up: it and the partitions lie in modules, not in the script, and can be pickled.
         timeout_s: Longest time to wait for a partition, in seconds; None waits.
         on_error: ``"raise"`` where a partition cannot be read, or ``"skip"`` to go on without it: samples of
             other partitions take the places of its own, which is warned of and recorded.
@@ -81,6 +87,13 @@ def partitions(
                 argument=name,
                 value=value,
             )
+    if not isinstance(processes, bool):
+        raise InvalidArgument(
+            f"partitions cannot take processes={processes!r}: expected True or False. Nothing was changed. "
+            "Give the number of processes as workers=.",
+            argument="processes",
+            value=processes,
+        )
     if on_error not in ("raise", "skip"):
         raise InvalidArgument(
             f'partitions cannot take on_error={on_error!r}: expected "raise" or "skip". Nothing was changed.',
@@ -94,10 +107,15 @@ def partitions(
             argument="sizes",
             value=sizes,
         )
+    made = tuple(part_of(item, number, load=load, target=target) for number, item in enumerate(given))
+    if processes:
+        _check_sendable(made)
     return Partitions(
-        tuple(part_of(item, number, load=load, target=target) for number, item in enumerate(given)),
+        made,
         sizes=None if sizes is None else tuple(int(size) for size in sizes),
-        settings=Settings(window=window, memory=memory, workers=workers, timeout_s=timeout_s, on_error=on_error),
+        settings=Settings(
+            window=window, memory=memory, workers=workers, processes=processes, timeout_s=timeout_s, on_error=on_error
+        ),
         load=load,
     )
 
@@ -109,6 +127,7 @@ class Settings:
     window: int
     memory: int | None
     workers: int
+    processes: bool
     timeout_s: float | None
     on_error: str
 
@@ -152,6 +171,9 @@ class Partitions:
         self._facts: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
         self._shelf: Shelf | None = None
+        self._workers = Workers(settings.timeout_s) if settings.processes else None
+        if self._workers is not None:
+            weakref.finalize(self, self._workers.close)
         self.skipped: set[int] = set()
         self.told: list[str] = []
         self._sides: dict[tuple[float, bool], NDArray[np.int64]] = {}
@@ -243,6 +265,7 @@ class Partitions:
                 workers=self.settings.workers,
                 memory=self.settings.memory,
                 is_whole=any(part.is_whole for part in self.parts),
+                processes=self.settings.processes,
             )
             # Weakly: its threads are not to keep partitions that nobody uses any more.
             load = weakref.WeakMethod(self._load)
@@ -250,6 +273,8 @@ class Partitions:
                 lambda number: load()(number),  # type: ignore[misc]
                 places=budget.places(self.settings.window),
                 workers=self.settings.workers,
+                # A process that hangs is ended by the thread that waits for it.
+                timeout_s=None if self.settings.processes else self.settings.timeout_s,
             )
             weakref.finalize(self, self._shelf.clear)
         return self._shelf
@@ -266,7 +291,7 @@ class Partitions:
         found: dict[int, Arrays] = {}
         for number in wanted:
             try:
-                found[number] = self.shelf.get(number, keep=wanted, timeout_s=self.settings.timeout_s)
+                found[number] = self.shelf.get(number, keep=wanted)
             except Exception as error:
                 raise self._failed(number, error, sample=wanted[number]) from error
         return found
@@ -282,12 +307,18 @@ class Partitions:
         """Let go of the partitions in memory; they are read again when they are needed."""
         if self._shelf is not None:
             self._shelf.clear()
+        if self._workers is not None:
+            self._workers.close()
 
     def _load(self, number: int) -> Arrays:
         noted = self._facts.get(number)
         if noted is not None and (now := self.parts[number].facts()) != noted[1]:
             raise OtherContentError(_told(noted[1], now))
-        return loaded(self.parts[number], self.layout, self.sizes[number])
+        part, layout, size = self.parts[number], self.layout, self.sizes[number]
+        if self._workers is None:
+            return loaded(part.pieces(), layout, size)
+        with contextlib.closing(self._workers.pieces(part)) as pieces:
+            return loaded(pieces, layout, size)
 
     # What identifies them
 
@@ -342,6 +373,42 @@ class Partitions:
             name=name,
             sample=sample,
         )
+
+
+def loader_of(data: Any) -> Any:
+    """Return the ``load`` of partitions, or of a side of them; None where data is anything else."""
+    if isinstance(data, Side):
+        data = data.partitions
+    return data.load if isinstance(data, Partitions) else None
+
+
+def _check_sendable(parts: Sequence[Part]) -> None:
+    """Check that processes can get what reads partitions.
+
+    Raises:
+        InvalidArgument: One cannot be pickled, or needs a function or class of the script.
+    """
+    functions = {number: part for number, part in enumerate(parts) if isinstance(part, FunctionPart)}
+    if _refusal(list(functions.values())) is None:  # the usual case at once, since a load is in all of them
+        return
+    for number, part in functions.items():
+        if (error := _refusal(part)) is not None:
+            raise InvalidArgument(
+                f"partitions(..., processes=True) cannot send partition {number} ({part.name}) to another process: "
+                f"{error}. Nothing was changed. Move load and such partitions into a module (a .py file that the "
+                "script imports), as functions at its top, or give processes=False to read with threads.",
+                argument="processes",
+                value=True,
+            ) from error
+
+
+def _refusal(value: Any) -> Exception | None:
+    """Return why something cannot be sent to another process, or None."""
+    try:
+        pickled(value, [])
+    except Exception as error:  # noqa: BLE001 - whatever an object of the user's does when it is pickled
+        return error
+    return None
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -19,21 +19,24 @@ class Shelf:
         load: Reads a partition.
         places: Partitions that are held or being read at any time, 1 or more.
         workers: Threads that read, 1 or more.
+        timeout_s: Longest time to wait for a partition, in seconds; None where `load` itself ends in time.
     """
 
-    def __init__(self, load: Callable[[int], Arrays], *, places: int, workers: int = 1) -> None:
+    def __init__(
+        self, load: Callable[[int], Arrays], *, places: int, workers: int = 1, timeout_s: float | None = None
+    ) -> None:
         self.places = places
+        self._timeout_s = timeout_s
         self._readers = _Readers(load, count=workers)
         # In the order in which they were last needed.
         self._held: dict[int, _Reading] = {}
 
-    def get(self, number: int, *, keep: Iterable[int], timeout_s: float | None = None) -> Arrays:
+    def get(self, number: int, *, keep: Iterable[int]) -> Arrays:
         """Return a partition, read now where it is not held.
 
         Args:
             number: Its number.
             keep: Those that are in use together with it; with it, `places` at most.
-            timeout_s: Longest time to wait for it, in seconds.
 
         Raises:
             TimeoutError: It was not there in time.
@@ -42,10 +45,10 @@ class Shelf:
         if number in self._held:
             self._held[number] = self._held.pop(number)
         else:
-            self._make_room(keep={number, *keep}, timeout_s=timeout_s)
+            self._make_room(keep={number, *keep})
             self._held[number] = self._readers.submit(number)
         try:
-            return self._held[number].result(timeout_s)
+            return self._held[number].result(self._timeout_s)
         except BaseException as error:
             if isinstance(error, TimeoutError) and not self._held[number].done.is_set():
                 self._readers.give_up()
@@ -77,12 +80,12 @@ class Shelf:
         """The partitions held or being read."""
         return list(self._held)
 
-    def _make_room(self, *, keep: set[int], timeout_s: float | None) -> None:
+    def _make_room(self, *, keep: set[int]) -> None:
         for old in [old for old in self._held if old not in keep]:
             if len(self._held) < self.places:
                 return
             # What is being read takes memory until it is done: nothing stops a thread.
-            self._held[old].done.wait(timeout_s)
+            self._held[old].done.wait(self._timeout_s)
             del self._held[old]
 
 

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from keepfit.data.partitioned.numpy_files import named_piece
-from keepfit.data.partitioned.part import PIECE_BYTES, Part, Piece
 from keepfit.extras import load_extra
+from keepfit.readers.numpy_files import named_piece
+from keepfit.readers.part import PIECE_BYTES, Part, Piece
 
 
 class ArrayStorePart(Part):

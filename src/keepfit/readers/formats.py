@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keepfit.data.partitioned.array_stores import Hdf5Part, ZarrPart
-from keepfit.data.partitioned.memory_tables import is_table, table_part
-from keepfit.data.partitioned.numpy_files import NpyPart, NpzPart
-from keepfit.data.partitioned.part import FunctionPart, Part
-from keepfit.data.partitioned.tables import ArrowPart, CsvPart, ParquetPart
 from keepfit.errors import InvalidArgument
+from keepfit.readers.array_stores import Hdf5Part, ZarrPart
+from keepfit.readers.memory_tables import is_table, table_part
+from keepfit.readers.numpy_files import NpyPart, NpzPart
+from keepfit.readers.part import FunctionPart, Part
+from keepfit.readers.tables import ArrowPart, CsvPart, ParquetPart
 
 
 def part_of(item: Any, number: int, *, load: Callable[[Any], Any] | None, target: str | None) -> Part:

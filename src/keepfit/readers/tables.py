@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepfit.data.partitioned.part import Part, Piece
 from keepfit.extras import load_extra
+from keepfit.readers.part import Part, Piece
 
 # Rows of a table that are worked on at once.
 ROWS = 8192

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import xxhash
 
@@ -77,16 +76,28 @@ class FunctionPart(Part):
 
     def _packed(self) -> Piece:
         given = self._function()
-        if isinstance(given, tuple):
-            x, y, weights = keras.utils.unpack_x_y_sample_weight(given)
-            return x, y, weights
-        return given, None, None
+        if not isinstance(given, tuple):
+            return given, None, None
+        if not 1 <= len(given) <= 3:
+            raise ValueError(f"it returned a tuple of {len(given)}, expected x, (x, y) or (x, y, sample_weight)")
+        x, y, weights = (*given, None, None)[:3]
+        return x, y, weights
 
 
 def rows_of(piece: Piece) -> int:
     """Return the number of rows in a piece: that of its first array."""
-    leaf = next(leaf for leaf in keras.tree.flatten(piece) if leaf is not None)
-    return int(np.shape(leaf)[0])
+    return int(np.shape(next(_leaves(piece)))[0])
+
+
+def _leaves(structure: Any) -> Iterator[Any]:
+    """Yield what is not None in tuples, lists and dicts, without Keras: a process that reads has none."""
+    if isinstance(structure, Mapping):
+        structure = list(structure.values())
+    if isinstance(structure, (tuple, list)):
+        for inner in structure:
+            yield from _leaves(inner)
+    elif structure is not None:
+        yield structure
 
 
 def _add_edges(path: Path, digest: Any) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from keepfit.data.partitioned.part import PIECE_BYTES, Part, Piece
+from keepfit.readers.part import PIECE_BYTES, Part, Piece
 
 _NAMES = ("x", "y", "sample_weight")
 

@@ -10,9 +10,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from keepfit.data.partitioned.part import Part, Piece
-from keepfit.data.partitioned.tables import ROWS, arrow_columns, piece_of
 from keepfit.errors import InvalidArgument
+from keepfit.readers.part import Part, Piece
+from keepfit.readers.tables import ROWS, arrow_columns, piece_of
 
 # Up to here all of a table is hashed, of a larger one some stretches of it.
 _WHOLE_BYTES = 4_000_000

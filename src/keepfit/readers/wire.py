@@ -1,0 +1,86 @@
+"""Messages between a process and those that read for it: pickles, with the memory of arrays beside them.
+
+Both ends are keepfit, and one has started the other.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from types import FunctionType
+from typing import IO, Any
+
+import numpy as np
+
+from keepfit.aligned import mapped_empty
+
+_COUNT = struct.Struct("<Q")
+
+
+class MainModuleError(Exception):
+    """Something lies in the script, which a process that reads does not run; never seen outside the package."""
+
+
+def send(stream: IO[bytes], message: Any) -> None:
+    """Write a message.
+
+    Raises:
+        Exception: It cannot be pickled; nothing was written.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickled(message, buffers)
+    parts = [memoryview(content), *(buffer.raw() for buffer in buffers)]
+    stream.write(_COUNT.pack(len(parts)) + b"".join(_COUNT.pack(part.nbytes) for part in parts))
+    for part in parts:
+        stream.write(part)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Any:
+    """Return the next message.
+
+    Raises:
+        EOFError: The other end is gone.
+    """
+    (count,) = _COUNT.unpack(_read(stream, _COUNT.size))
+    sizes = [_COUNT.unpack(_read(stream, _COUNT.size))[0] for _ in range(count)]
+    content, *buffers = [_read(stream, size) for size in sizes]
+    return pickle.loads(content, buffers=buffers)  # noqa: S301 - from the process that this one belongs to
+
+
+def pickled(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Return a pickle that another process can read.
+
+    Args:
+        value: What to pickle.
+        buffers: Gets the memory of arrays, which is not in the pickle then.
+
+    Raises:
+        MainModuleError: It needs a function or class of the script.
+        Exception: It cannot be pickled.
+    """
+    file = io.BytesIO()
+    _Pickler(file, protocol=5, buffer_callback=None if buffers is None else buffers.append).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses what pickle would take for a name in a module that the other process does not have."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (FunctionType, type)) and value.__module__ in ("__main__", "__mp_main__"):
+            raise MainModuleError(f"{value.__qualname__} is defined in the script itself")
+        return NotImplemented
+
+
+def _read(stream: IO[bytes], size: int) -> memoryview:
+    # Large memory goes back to the system with the arrays that lie in it.
+    memory: Any = mapped_empty((size,), np.dtype(np.uint8)) if size > 1 << 16 else np.empty(size, np.uint8)
+    wanted, done = memoryview(memory), 0
+    while done < size:
+        more = stream.readinto(wanted[done:])  # type: ignore[attr-defined]
+        if not more:
+            raise EOFError
+        done += more
+    return wanted
