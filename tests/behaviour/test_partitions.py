@@ -19,7 +19,7 @@ import keepfit
 from keepfit import errors, fitting
 from keepfit.data import training_source
 from tests.behaviour.bounded import write
-from tests.behaviour.processes import attach_quietly
+from tests.behaviour.processes import Interrupt, attach_quietly
 from tests.bits import differing, state_bits
 from tests.continuity.child import forget
 from tests.models import make
@@ -68,6 +68,47 @@ def test_another_window_is_another_order(tmp_path: Path) -> None:
     _, x, y = make("dropout_batch_norm")
     paths = written(tmp_path, x, y)
     assert differing(trained(x, y)[0], trained(keepfit.partitions(paths, window=2))[0]) != []
+
+
+class Table:
+    """Columns for a slice, as a data set of Hugging Face's ``datasets`` gives them."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.columns = {"x": x, "label": y}
+        self.column_names = list(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns["x"])
+
+    def __getitem__(self, rows: slice) -> dict[str, Any]:
+        assert isinstance(rows, slice)
+        return {name: values[rows] for name, values in self.columns.items()}
+
+
+def test_tables_in_memory_go_on_after_an_interruption_as_if_whole(tmp_path: Path) -> None:
+    """With a split, in another process: the bits of one fit on the same rows in files; other content is refused."""
+    _, x, y = make("dropout_batch_norm")
+
+    def tables(x: Any) -> Any:
+        borders = itertools.pairwise(ENDS)
+        return keepfit.partitions([Table(x[a:b], y[a:b]) for a, b in borders], target="label", window=2)
+
+    options = {**OPTIONS, "validation_split": 0.3}
+    files = keepfit.partitions(written(tmp_path / "files", x, y), window=2)
+    whole = trained(files, validation_split=0.3)[0]
+    assert differing(whole, trained(tables(x), validation_split=0.3)[0]) == []
+    for armed in (True, False):
+        model, _, _ = make("dropout_batch_norm")
+        attach_quietly(model, tmp_path / "run", seed=5)
+        if armed:
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(tables(x), callbacks=[Interrupt(1)], **options)
+        else:
+            with pytest.raises(errors.RecipeChanged, match="has other content"):
+                model.fit(tables(x + 1), callbacks=[Interrupt(1, armed=False)], **options)
+            model.fit(tables(x), callbacks=[Interrupt(1, armed=False)], **options)
+        model.run.close()
+    assert differing(whole, state_bits(model)) == []
 
 
 def test_evaluating_and_predicting_are_those_of_memory(tmp_path: Path) -> None:

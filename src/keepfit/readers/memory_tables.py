@@ -22,7 +22,8 @@ _STRETCHES = 8
 
 def is_table(value: Any) -> bool:
     """Return whether a value is an Arrow table, a record batch, or a Hugging Face data set; imports neither."""
-    if isinstance(value, type) or not hasattr(value, "column_names") or not hasattr(value, "__getitem__"):
+    # A dict of data sets (Hugging Face's DatasetDict) is none.
+    if isinstance(value, (type, dict)) or not hasattr(value, "column_names") or not hasattr(value, "__getitem__"):
         return False
     return _is_arrow(value) or hasattr(value, "__len__")
 
@@ -39,7 +40,8 @@ def table_part(table: Any, number: int, target: str | None) -> Part:
         InvalidArgument: There is no such column.
     """
     part = ArrowTablePart(table, target) if _is_arrow(table) else DatasetPart(table, target)
-    if target is not None and target not in part.columns:
+    # A transform may make columns that nobody knows before it runs.
+    if target is not None and part.is_steady and target not in part.columns:
         raise InvalidArgument(
             f"Partition {number} ({part.name}) has no column {target!r}, only {', '.join(part.columns)}. "
             "Nothing was changed. Give one of them as target=.",
@@ -58,7 +60,10 @@ class MemoryTablePart(Part):
 
     Attributes:
         columns: Names of the columns.
+        is_steady: Whether a row is the same whenever it is read.
     """
+
+    is_steady = True
 
     def __init__(self, table: Any, target: str | None) -> None:
         self.columns = [str(name) for name in table.column_names]
@@ -79,7 +84,7 @@ class MemoryTablePart(Part):
         if self._facts is None:
             count = self.count()
             self._facts = {"rows": count, "columns": self.columns}
-            if self._is_steady() and count:
+            if self.is_steady and count:
                 self._facts["content"] = self._content(count)
         return self._facts
 
@@ -98,10 +103,6 @@ class MemoryTablePart(Part):
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(_bytes(array))
         return digest.hexdigest()
-
-    def _is_steady(self) -> bool:
-        """Return whether a row is the same whenever it is read."""
-        return True
 
     @abstractmethod
     def _rows(self, start: int, stop: int) -> Mapping[str, NDArray[Any]]:
@@ -130,18 +131,15 @@ class DatasetPart(MemoryTablePart):
         super().__init__(table, target)
         form = getattr(table, "format", None)
         form = form if isinstance(form, Mapping) else {}
-        self._is_transformed = form.get("type") == "custom"
+        self.is_steady = form.get("type") != "custom"
         if form.get("columns") is not None and not form.get("output_all_columns"):
             self.columns = [name for name in self.columns if name in form["columns"]]
-        if not self._is_transformed and form.get("type") != "numpy" and hasattr(table, "with_format"):
+        if self.is_steady and form.get("type") != "numpy" and hasattr(table, "with_format"):
             self._table = table.with_format("numpy", columns=self.columns)
 
     def count(self) -> int:
         """Return the number of rows."""
         return len(self._table)
-
-    def _is_steady(self) -> bool:
-        return not self._is_transformed
 
     def _rows(self, start: int, stop: int) -> Mapping[str, NDArray[Any]]:
         columns = {str(name): _column(name, values) for name, values in self._table[start:stop].items()}
@@ -152,7 +150,7 @@ class DatasetPart(MemoryTablePart):
         return columns
 
     def _nulls(self, name: str, start: int, stop: int) -> int:
-        if self._is_transformed or not hasattr(self._table, "with_format"):
+        if not self.is_steady or not hasattr(self._table, "with_format"):
             return 0
         stored = self._table.with_format("arrow")[start:stop]
         return int(stored.column(name).null_count) if name in stored.schema.names else 0

@@ -123,9 +123,10 @@ def test_the_format_of_a_data_set_decides_which_columns_there_are():
 
     class Transformed(Dataset):
         def __getitem__(self, key):
-            return {name: values * 2 for name, values in Dataset(self.data, kind="numpy")[key].items()}
+            made = {name: values * 2 for name, values in Dataset(self.data, kind="numpy")[key].items()}
+            return {"a": made["a"], "made": made["label"]}
 
-    made = source_of(partitions(Transformed(columns(), kind="custom"), target="label"), seed=0, shuffle=False)
+    made = source_of(partitions(Transformed(columns(), kind="custom"), target="made"), seed=0, shuffle=False)
     assert made.read(0, 0, 3)[1].tolist() == [0, 2, 4]
 
 
