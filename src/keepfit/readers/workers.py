@@ -105,7 +105,7 @@ class _Worker:
     def __init__(self) -> None:
         program = _PROGRAM.format(path=[path or str(Path.cwd()) for path in sys.path], parent=os.getpid())
         self.process = subprocess.Popen(  # noqa: S603 - Python itself
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
             self._next()  # the time to start it is none of the partition's
