@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keepfit import _keras, nested
-from keepfit.data import describe_difference, fingerprint, loader_of
+from keepfit.data import describe_difference, fingerprint, load_code
 from keepfit.ends import Ends, start_state
 from keepfit.phases import multipliers, signature_changes
 from keepfit.recipe import Recipe, code_identities, learning_rate_config, optimizer_config, plain_config
@@ -64,9 +64,10 @@ def recipe_of(
         loss=compiled["loss"],
         metrics=[compiled["metrics"], compiled["weighted_metrics"]],
         optimizer=model.optimizer,
-        load=loader_of(request.x),
-        validation_load=loader_of(request.validation_data),
     )
+    for name, data in (("load", request.x), ("validation_load", request.validation_data)):
+        if code := load_code(data):
+            warned[name] = code
     warned["metric_config"] = plain_config([compiled["metrics"], compiled["weighted_metrics"]])
     return Recipe(strict=strict, warned=warned, epochs=request.planned_epochs, name=request.name)
 

@@ -5,7 +5,7 @@ from keepfit.data.checks import check_lengths, named_leaves
 from keepfit.data.fingerprint import describe_difference, fingerprint
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.order import Permutation, batch_order, epoch_order, order_at
-from keepfit.data.partitioned import Partitions, PartitionSource, loader_of, partitions
+from keepfit.data.partitioned import Partitions, PartitionSource, load_code, partitions
 from keepfit.data.partitioned import Side as PartitionSide
 from keepfit.data.rehearsed import RehearsedSource
 from keepfit.data.row_hashes import batch_hashes, content_digest, row_arrays, row_hashes
@@ -38,7 +38,7 @@ __all__ = [
     "epoch_order",
     "evaluation_source",
     "fingerprint",
-    "loader_of",
+    "load_code",
     "named_leaves",
     "order_at",
     "partitions",

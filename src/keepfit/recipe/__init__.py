@@ -7,7 +7,7 @@ pickles, no automatic names, no order of a set.
 from keepfit.recipe.compare import Comparison, Recipe, compare, difference_line, recipe_changed
 from keepfit.recipe.config import learning_rate_config, optimizer_config, plain_config, settings
 from keepfit.recipe.identity import callable_identity, class_identity
-from keepfit.recipe.program import code_identities
+from keepfit.recipe.program import code_identities, code_identity
 
 __all__ = [
     "Comparison",
@@ -15,6 +15,7 @@ __all__ = [
     "callable_identity",
     "class_identity",
     "code_identities",
+    "code_identity",
     "compare",
     "difference_line",
     "learning_rate_config",

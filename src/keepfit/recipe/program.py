@@ -41,11 +41,17 @@ def code_identities(model: Any, *, callbacks: Any = (), **parts: Any) -> dict[st
     """
     told: dict[str, Any] = _model(model)
     for name, part in parts.items():
-        if found := dict(_structure(part, "")):
-            told[name] = found[""] if list(found) == [""] else found
+        if found := code_identity(part):
+            told[name] = found
     if callbacks and (found := _callbacks(callbacks)):
         told["callbacks"] = found
     return told
+
+
+def code_identity(part: Any) -> dict[str, Any]:
+    """Return the user's own code and settings in an object, function, or structure of them; empty without any."""
+    found = dict(_structure(part, ""))
+    return found[""] if list(found) == [""] else found
 
 
 def _model(model: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from keepfit.readers.memory_tables import is_table
 from keepfit.readers.part import FunctionPart, Part
 from keepfit.readers.wire import pickled
 from keepfit.readers.workers import Workers
+from keepfit.recipe import code_identity
 
 DEFAULT_WINDOW = 4
 
@@ -157,6 +158,7 @@ class Partitions:
         load: What the user gave to read them.
 
     Attributes:
+        load_code: The user's own code in ``load``, with the plain values it was made with.
         skipped: Partitions that are left out, as ``on_error="skip"`` asks.
         told: What was said of them and is not recorded yet.
     """
@@ -166,7 +168,8 @@ class Partitions:
     ) -> None:
         self.parts = parts
         self.settings = settings
-        self.load = load
+        # Before anything is read: what a load notes while it reads is no change of it.
+        self.load_code = code_identity(load)
         self._sizes = sizes
         self._facts: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
@@ -375,11 +378,11 @@ class Partitions:
         )
 
 
-def loader_of(data: Any) -> Any:
-    """Return the ``load`` of partitions, or of a side of them; None where data is anything else."""
+def load_code(data: Any) -> dict[str, Any]:
+    """Return the user's own code in the ``load`` of partitions, or of a side of them; empty for any other data."""
     if isinstance(data, Side):
         data = data.partitions
-    return data.load if isinstance(data, Partitions) else None
+    return data.load_code if isinstance(data, Partitions) else {}
 
 
 def _check_sendable(parts: Sequence[Part]) -> None:
