@@ -356,3 +356,18 @@ def test_a_compiled_step_long_out_of_use_is_let_go(monkeypatch: pytest.MonkeyPat
         gc.collect()
         alive = sum(graph() is not None for graph in held)
     assert (alive <= _KEPT_KEYS) is forgets
+
+
+def test_a_fit_call_builds_no_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras's own call builds a graph of ``tf.data`` each time, which takes longer than the steps of a small model."""
+    built: list[Any] = []
+    real = tf.data.Dataset.__init__
+    monkeypatch.setattr(tf.data.Dataset, "__init__", lambda self, variant: (built.append(self), real(self, variant))[1])
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run:
+        for _ in range(2):
+            run.fit(x, y, validation_split=0.2, batch_size=SIZE, verbose=0)
+        run.evaluate(x, y, verbose=0)
+    assert built == []
+    model.fit(x, y, batch_size=SIZE, verbose=0)
+    assert built  # the control
