@@ -71,7 +71,8 @@ class Budget:
             advice = (
                 f"Give window={fits}, which would fit, or more memory"
                 if fits
-                else f"Not even window=1 fits, which takes {self.needed(1):,} bytes: make the partitions smaller"
+                else f"Not even window=1 fits, which takes {self.needed(1):,} bytes, {_BESIDE_BYTES:,} of them "
+                "beside the partitions: give more memory, or make the partitions smaller"
             )
             raise InvalidArgument(
                 f"A window of {window} partitions takes {needed:,} bytes with what is read ahead, more than "
