@@ -83,42 +83,56 @@ def speed(folder: Path, *, passes: int, quick: bool) -> None:
             )
 
 
-def mixing(folder: Path, *, quick: bool) -> None:
+def mixing(*, quick: bool) -> None:
     """Print what class-sorted data comes to: in memory, in windows, and with one fit for each partition."""
-    samples, epochs = (4_000, 3) if quick else (20_000, 5)
+    samples, epochs, seeds = (4_000, 3, (1,)) if quick else (20_000, 5, (1, 2, 3, 4, 5))
     x, y = data(samples)
-    paths = files(folder, x, y)
     order = np.random.default_rng(1).permutation(samples)
-    held, order = order[: samples // 5], order[samples // 5 :]
-    keep = np.sort(order)[: len(order) // PARTS * PARTS]
-    paths = files(folder, x[keep], y[keep])
+    held, keep = order[: samples // 5], np.sort(order[samples // 5 :])
+    mine, targets = x[keep], y[keep]
+    steps = epochs * len(keep) // 32
     options: dict[str, Any] = {"batch_size": 32, "verbose": 0}
-    print(f"\n{'class-sorted data':<34} {'accuracy':>9} {'classes in a batch of 32':>25}")
+    print(f"\n{'class-sorted data, accuracy':<34} {'one rate':>9} {'falling':>9} {'classes in a batch of 32':>25}")
 
-    def told(name: str, run: Any, batches: Any) -> None:
-        classes = np.mean([len(np.unique(y[keep][batch])) for batch in batches])
-        accuracy = run.evaluate(x[held], y[held], verbose=0)[1]
-        run.close()
-        print(f"{name:<34} {accuracy:>9.3f} {classes:>25.2f}", flush=True)
+    def accuracy(train: Any, falls: bool, seed: int) -> float:
+        model = net(32, 1)
+        if falls:
+            model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.05, steps)
+        with keepfit.Run(model, seed=seed) as run:
+            train(run)
+            return float(run.evaluate(x[held], y[held], verbose=0)[1])
+
+    def told(name: str, train: Any, batches: Any) -> None:
+        found = [np.mean([accuracy(train, falls, seed) for seed in seeds]) for falls in (False, True)]
+        classes = np.mean([len(np.unique(targets[batch])) for batch in batches])
+        print(f"{name:<34} {found[0]:>9.3f} {found[1]:>9.3f} {classes:>25.2f}", flush=True)
 
     from keepfit.data import training_source
 
     def batches_of(source: Any) -> Any:
         return [source.order(0, start, start + 32) for start in range(0, len(keep) - 32, 32)]
 
-    run = keepfit.Run(net(32, 1), seed=1)
-    run.fit(x[keep], y[keep], epochs=epochs, **options)
-    told("in memory", run, batches_of(training_source(x[keep], y[keep], batch_size=32, seed=1)))
-    for window in (PARTS, 8, 4, 2, 1):
-        run = keepfit.Run(net(32, 1), seed=1)
-        parts = keepfit.partitions(paths, window=window)
-        run.fit(parts, epochs=epochs, **options)
-        told(f"partitions, window {window}", run, batches_of(training_source(parts, batch_size=32, seed=1)))
-    run = keepfit.Run(net(32, 1), seed=1)
-    for _ in range(epochs):
-        for one, other in paths:
-            run.fit(np.load(one), np.load(other), **options)
-    told("one fit for each partition", run, np.split(np.arange(len(keep) // 32 * 32), len(keep) // 32))
+    in_memory = training_source(mine, targets, batch_size=32, seed=1)
+    told("in memory", lambda run: run.fit(mine, targets, epochs=epochs, **options), batches_of(in_memory))
+    for count in (PARTS, 5 * PARTS, PARTS * PARTS):
+        pairs = list(zip(np.array_split(mine, count), np.array_split(targets, count), strict=True))
+        for window in (16, 8, 4, 2, 1):
+            parts = keepfit.partitions([lambda pair=pair: pair for pair in pairs], window=window)
+            source = training_source(parts, batch_size=32, seed=1)
+            told(
+                f"{count} partitions, window {window}",
+                lambda run, parts=parts: run.fit(parts, epochs=epochs, **options),
+                batches_of(source),
+            )
+    pairs = list(zip(np.array_split(mine, PARTS), np.array_split(targets, PARTS), strict=True))
+
+    def one_fit_each(run: Any) -> None:
+        for _ in range(epochs):
+            for pair in pairs:
+                run.fit(*pair, **options)
+
+    rows = np.arange(len(keep) // 32 * 32)
+    told(f"one fit for each of {PARTS} partitions", one_fit_each, np.split(rows, len(keep) // 32))
 
 
 def main() -> None:
@@ -128,7 +142,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as folder:
         speed(Path(folder), passes=3 if quick else 5, quick=quick)
-        mixing(Path(folder), quick=quick)
+    mixing(quick=quick)
 
 
 if __name__ == "__main__":
