@@ -237,8 +237,22 @@ def test_replayed_fits_leave_the_loader_where_they_did(name: str, tmp_path: Path
         (lambda tf, data: data.map(lambda x, y: (x + 1, y), num_parallel_calls=2, deterministic=False), False),
         (lambda tf, data: data.cache(), False),
         (lambda tf, data: data.shuffle(10**6, seed=3), False),
+        (lambda tf, data: data.shuffle(30, seed=3).repeat(), False),
+        (lambda tf, data: data.shuffle(30, seed=3).concatenate(data.shuffle(30, seed=3)), False),
+        (lambda tf, data: data.repeat(), True),
     ],
-    ids=["seeded", "plain", "no seed", "random numbers", "order by threads", "cache", "large buffer"],
+    ids=[
+        "seeded",
+        "plain",
+        "no seed",
+        "random numbers",
+        "order by threads",
+        "cache",
+        "large buffer",
+        "shuffles in a pass",
+        "shuffles in turn",
+        "repeated",
+    ],
 )
 def test_states_of_tensorflow_data_are_used_where_they_decide_all(change: Any, seeks: bool) -> None:
     """What draws, races or caches beside an iterator's state is read again instead."""

@@ -143,7 +143,9 @@ def _traits(dataset: Any) -> tuple[bool, int]:
     nodes = {node.name: node for node in graph.node}
     steps = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     shuffled = sum(_number(node.input[1], nodes) for node in steps if node.op.startswith("ShuffleDataset"))
-    if shuffled > _MOST_SHUFFLED or any(_is_undetermined(node, nodes) for node in steps):
+    # Which order a repetition inside a pass has is decided while the pass goes on, and its state does not hold it.
+    within = any(node.op.startswith(("RepeatDataset", "ConcatenateDataset")) for node in steps)
+    if shuffled > _MOST_SHUFFLED or (shuffled and within) or any(_is_undetermined(node, nodes) for node in steps):
         return False, 0
     return True, sum(_buffered(node, nodes) for node in steps if "Dataset" in node.op)
 
