@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
-from keepfit import nested, randomness
+from keepfit import _keras, nested, randomness
 from keepfit.audience import callback_list, fill_history, progress_of
 from keepfit.callbacks import (
     CallbackMemory,
@@ -440,7 +440,8 @@ class FitCall:
         self._say(other_conditions(before, record, resumed=resumed), record, kind="approximate")
         self.recorder.put_fit(record)
         run.leaks.begin(point, fit=record.number, source=self.source, given=self._given, resumed=resumed)
-        run.leaks.compare(self.validation_source, self._validation_given)
+        if self._will_validate(record, done):
+            run.leaks.compare(self.validation_source, self._validation_given)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
         hold_averages_back(callbacks.callbacks)
         memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
@@ -535,6 +536,14 @@ class FitCall:
         engine = ground.validation_engine
         feed = Feed(ground.validation, steps_per_epoch=self.request.validation_steps, most_steps=engine.most_steps)
         return Validation(feed, engine, self.request.validation_freq)
+
+    def _will_validate(self, record: FitRecord, done: FitProgress) -> bool:
+        """Return whether any epoch that is to come validates."""
+        first, frequency = self.request.first_label(record), self.request.validation_freq
+        to_come = range(first + done.epochs, first + record.epochs_planned)
+        return self.validation_source is not None and any(
+            _keras.should_validate(self.model, label, frequency) for label in to_come
+        )
 
     def _steps_of_fit(self, epochs: int) -> int | None:
         return None if self.steps is None else self.steps * epochs

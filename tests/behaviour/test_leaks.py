@@ -496,3 +496,14 @@ def test_rows_behind_a_frozen_prefix_are_those_of_the_data(mapped: bool, monkeyp
         assert run.recorder.fits[1].plan["prefix"]["used"]
         with said("64 of the 64"):
             run.fit(X, Y, validation_split=0.2, **SHORT)
+
+
+def test_a_fit_that_does_not_validate_is_told_nothing() -> None:
+    """``validation_freq`` leaves out all epochs of the fit; the next one is told."""
+    model, x, y = make("plain_dense")
+    with keepfit.Run(model) as run:
+        run.fit(x, y, verbose=0)
+        run.fit(x, y, validation_data=(x, y), validation_freq=100, verbose=0)
+        assert not [event for event in run.recorder.events if event.kind == "leak"]
+        with pytest.warns(KeepfitWarning, match="were trained on before"):
+            run.fit(x, y, validation_data=(x, y), verbose=0)
