@@ -20,7 +20,7 @@ from keepfit.forgetting import Forgetting
 from keepfit.interrupts import Interrupts
 from keepfit.logs import more_is_better, numbers
 from keepfit.recipe import plain_config
-from keepfit.rehearsal import digest
+from keepfit.rehearsal import digest, few
 from keepfit.snapshot import parted
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from keepfit.run import Run
 
 _MODEL = "model/"
-_MOST_TOLD = 5
 
 Logs = dict[str, float]
 
@@ -100,7 +99,7 @@ def _columns(run: Run) -> list[_Column]:
             columns.append(column)
     if gone and columns:
         text = (
-            f"The validation sets of fit{'s' * (len(gone) > 1)} {_few(gone)} are not at hand, and forgetting() does "
+            f"The validation sets of fit{'s' * (len(gone) > 1)} {few(gone)} are not at hand, and forgetting() does "
             "not measure on them. Hold on to the arrays, or let the run keep them with rehearse= or reservoir=."
         )
         run.say_once(text, text)
@@ -123,11 +122,6 @@ def _without_a_trace(found: ValidationSet) -> Source | None:
     if isinstance(source, IndexedSource) or (source.num_batches is not None and source.exactness == "exact"):
         return source
     return None
-
-
-def _few(numbers: list[int]) -> str:
-    told = ", ".join(map(str, sorted(numbers)[:_MOST_TOLD]))
-    return f"{told}, ..." if len(numbers) > _MOST_TOLD else told
 
 
 # Measuring
@@ -163,7 +157,7 @@ def _measured(run: Run, columns: list[_Column]) -> dict[int, dict[str, Logs]]:
         several = "s" * (len(unknown) > 1)
         run.say_once(
             "forgetting",
-            f"forgetting() leaves out the state{several} after fit{several} {_few(unknown)}, not kept or of other "
+            f"forgetting() leaves out the state{several} after fit{several} {few(unknown)}, not kept or of other "
             "variables: NaN in the matrix. What is asked for after each fit is recorded; name= and keep= keep states.",
         )
     return rows

@@ -10,7 +10,7 @@ from keepfit.data.partitioned import Side as PartitionSide
 from keepfit.data.rehearsed import RehearsedSource
 from keepfit.data.row_hashes import batch_hashes, content_digest, row_arrays, row_hashes
 from keepfit.data.samples import SampleSource
-from keepfit.data.sampling import EVERY, bound_of, sample_of
+from keepfit.data.sampling import EVERY, Sample, bound_of, sample_of
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.data.split import split_validation
 from keepfit.data.weights import class_weighted
@@ -25,6 +25,7 @@ __all__ = [
     "Partitions",
     "Permutation",
     "RehearsedSource",
+    "Sample",
     "SampleSource",
     "Source",
     "StreamSource",

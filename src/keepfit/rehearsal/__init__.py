@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keepfit.rehearsal.kept import Kept, digest
-from keepfit.rehearsal.past import SAMPLED, Mix, Past, Rehearsal
+from keepfit.rehearsal.past import SAMPLED, Mix, Past, Rehearsal, few
 from keepfit.rehearsal.register import KEPT
 from keepfit.rehearsal.shelf import FILES, FOLDER
 from keepfit.rehearsal.validated import VALIDATION, ValidationSet
@@ -20,4 +20,5 @@ __all__ = [
     "Rehearsal",
     "ValidationSet",
     "digest",
+    "few",
 ]

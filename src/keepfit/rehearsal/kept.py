@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from keepfit.data import IndexedSource
+from keepfit.data import IndexedSource, Sample
 from keepfit.rehearsal.layout import Layout
 
 _PIECE_BYTES = 16 << 20
@@ -43,6 +43,23 @@ class Kept:
     bound: int
     layout: Mapping[str, Any]
     batch_size: int
+
+    @classmethod
+    def of(
+        cls, source: IndexedSource, sample: Sample, *, kind: str, fit: int, data: str, number: int, layout: Layout
+    ) -> Kept:
+        """Return what is known of a sample of a source."""
+        return cls(
+            kind=kind,
+            fit=fit,
+            data=data,
+            number=number,
+            seen=source.num_samples,
+            samples=len(sample.rows),
+            bound=sample.bound,
+            layout=layout.to_json(),
+            batch_size=source.batch_size,
+        )
 
     @property
     def key(self) -> str:

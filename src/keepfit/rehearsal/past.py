@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 SAMPLED = "sampled"  # in the detail of a fit: the number of the source its samples are kept under
 _MOST_TOLD = 5
+
+
+def few(fits: Iterable[int]) -> str:
+    """Return numbers of fits in words, the first ones where there are many."""
+    told = sorted(fits)
+    return ", ".join(map(str, told[:_MOST_TOLD])) + (", ..." if len(told) > _MOST_TOLD else "")
 
 
 class Past:
@@ -186,12 +192,11 @@ class Rehearsal:
         if not mix.facts:
             return []
         firsts = set(mix.fits)
-        missing = [str(n) for n, r in fits.items() if n < fit and SAMPLED not in r.detail and n not in firsts]
+        missing = [n for n, r in fits.items() if n < fit and SAMPLED not in r.detail and n not in firsts]
         if not missing:
             return []
-        those = ", ".join(missing[:_MOST_TOLD]) + (", ..." if len(missing) > _MOST_TOLD else "")
         one = len(missing) == 1
         return [
-            f"Earlier fits are rehearsed without fit{'' if one else 's'} {those}, of which no samples were kept: "
-            f"{'it was' if one else 'they were'} not given rehearse=, and the run has no reservoir=."
+            f"Earlier fits are rehearsed without fit{'' if one else 's'} {few(missing)}, of which no samples were "
+            f"kept: {'it was' if one else 'they were'} not given rehearse=, and the run has no reservoir=."
         ]

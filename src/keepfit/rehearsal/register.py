@@ -43,6 +43,25 @@ class Register:
         """Return what is kept of some data, by its hash."""
         return next((kept for kept in self._kept if kept.kind == kind and kept.data == data), None)
 
+    def whole(self, kind: str, data: str, *, fit: int) -> Kept | None:
+        """Return what is kept of some data and can be read; that number ``fit`` had it too is noted where it is first.
+
+        Args:
+            kind: The kind.
+            data: Hash of what identifies the data.
+            fit: A fit with this data.
+        """
+        found = self.find(kind, data)
+        if found is None or self.arrays(found) is None:
+            return None
+        if fit < found.fit:
+            self._note([replace(each, fit=fit) if each is found else each for each in self._kept])
+        return found
+
+    def next_number(self, kind: str) -> int:
+        """Return the number of what comes next of one kind."""
+        return max((kept.number for kept in self.of(kind)), default=-1) + 1
+
     def arrays(self, kept: Kept) -> list[NDArray[Any]] | None:
         """Return the arrays of samples in the order of their layout, and last their keys; None where they are damaged.
 
@@ -83,10 +102,6 @@ class Register:
             self._said.discard(kept.key)
         others = [each for each in self._kept if (each.kind, each.data) != (kept.kind, kept.data)]
         self._note([*others, kept])
-
-    def came_first(self, kept: Kept, fit: int) -> None:
-        """Note that an earlier fit had the data already."""
-        self._note([replace(each, fit=fit) if each is kept else each for each in self._kept])
 
     def forget(self, fit: int) -> None:
         """Let go of what fits from number ``fit`` on brought: these are trained anew."""

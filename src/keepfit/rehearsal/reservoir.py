@@ -85,11 +85,9 @@ class Reservoir:
         Raises:
             StoreFull, StoreFailed, RunReadOnly: They could not be written.
         """
+        if (whole := self._register.whole(SOURCE, data, fit=fit)) is not None:
+            return whole
         found = self._register.find(SOURCE, data)
-        if found is not None and self._register.arrays(found) is not None:
-            if fit < found.fit:
-                self._register.came_first(found, fit)
-            return found
         layout, _ = layout_of(source, weighted=weighted)
         if found is not None:
             sample = sample_of(
@@ -98,7 +96,7 @@ class Reservoir:
             kept = found
         else:
             others = self._register.of(SOURCE)
-            number = max((each.number for each in others), default=-1) + 1
+            number = self._register.next_number(SOURCE)
             keys = [self._keys(each) for each in others]
             sample = sample_of(
                 self._seed,
@@ -108,17 +106,7 @@ class Reservoir:
                 others=np.concatenate(keys) if keys else None,
                 bound=min((each.bound for each in others), default=EVERY),
             )
-            kept = Kept(
-                kind=SOURCE,
-                fit=fit,
-                data=data,
-                number=number,
-                seen=source.num_samples,
-                samples=len(sample.rows),
-                bound=sample.bound,
-                layout=layout.to_json(),
-                batch_size=source.batch_size,
-            )
+            kept = Kept.of(source, sample, kind=SOURCE, fit=fit, data=data, number=number, layout=layout)
         self._register.add(kept, with_keys(source, sample.rows, sample.keys, weighted=weighted))
         return kept
 

@@ -91,28 +91,15 @@ class Validated:
         """
         if not isinstance(source, IndexedSource) or not source.is_dense:
             return None
-        found = self._register.find(VALIDATION, data)
-        if found is not None and self._register.arrays(found) is not None:
-            if fit < found.fit:
-                self._register.came_first(found, fit)
-            return found
+        if (whole := self._register.whole(VALIDATION, data, fit=fit)) is not None:
+            return whole
         layout, _ = layout_of(source, weighted=True)
-        number = max((each.number for each in self._register.of(VALIDATION)), default=-1) + 1
-        if found is not None:
+        number = self._register.next_number(VALIDATION)
+        if (found := self._register.find(VALIDATION, data)) is not None:
             number, fit = found.number, min(found.fit, fit)
         # The same samples whatever the seed, so that runs can be compared.
         sample = sample_of(0, 0, source.num_samples, most=self._reservoir.most(layout))
-        kept = Kept(
-            kind=VALIDATION,
-            fit=fit,
-            data=data,
-            number=number,
-            seen=source.num_samples,
-            samples=len(sample.rows),
-            bound=sample.bound,
-            layout=layout.to_json(),
-            batch_size=source.batch_size,
-        )
+        kept = Kept.of(source, sample, kind=VALIDATION, fit=fit, data=data, number=number, layout=layout)
         self._register.add(kept, with_keys(source, sample.rows, sample.keys, weighted=True))
         return kept
 
