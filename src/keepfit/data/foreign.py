@@ -22,6 +22,7 @@ from keepfit.data.marks import (
     can_seek,
     draws_order,
     generators_of,
+    own_generators_of,
     position_of,
     seek,
     set_generators,
@@ -249,7 +250,8 @@ class ForeignSource(StreamSource):
                 return
             place.saved_s = time.monotonic()
         # What a loader's own generator gives next decides later passes, which its position does not tell.
-        later = {"later": at_rest(self._data)["rest"]} if "rest" in at_rest(self._data) else {}
+        own = own_generators_of(self._data)
+        later = {} if own is None else {"later": own}
         place.mark(position=position_of(self._data, place.iterator), **later)
 
     def _can_seek(self) -> bool:

@@ -49,17 +49,22 @@ def seek(data: Any, iterator: Iterator[Any], position: Any) -> None:
 def generators_of(data: Any) -> Mark:
     """Return the state of every generator that may decide a pass which begins now."""
     found: Mark = {"globals": randomness.take(untouched=True)}
-    own = {name: _plain(generator.get_state().numpy().tobytes()) for name, generator in _own_generators(data)}
+    own = _own_states(data)
     return {**found, "own": own} if own else found
 
 
 def at_rest(data: Any) -> Mark:
     """Return what decides the next pass of a data set between two passes, besides the global generators."""
-    own = {name: _plain(generator.get_state().numpy().tobytes()) for name, generator in _own_generators(data)}
-    if own:
+    if (rest := own_generators_of(data)) is not None:
         # What torchdata's loader says of itself between two passes leaves its generator elsewhere.
-        return {"rest": {"globals": {}, "own": own}}
+        return {"rest": rest}
     return {"position": _plain(data.state_dict())} if _is_stateful_loader(data) else {}
+
+
+def own_generators_of(data: Any) -> Mark | None:
+    """Return the state of the generators that a data set holds itself, None where it holds none."""
+    own = _own_states(data)
+    return {"globals": {}, "own": own} if own else None
 
 
 def set_generators(data: Any, states: Mapping[str, Any]) -> None:
@@ -69,6 +74,10 @@ def set_generators(data: Any, states: Mapping[str, Any]) -> None:
     for name, generator in _own_generators(data):
         if name in states.get("own", {}):
             generator.set_state(torch.frombuffer(bytearray(_given(states["own"][name])), dtype=torch.uint8))
+
+
+def _own_states(data: Any) -> dict[str, Any]:
+    return {name: _plain(generator.get_state().numpy().tobytes()) for name, generator in _own_generators(data)}
 
 
 def _own_generators(data: Any) -> Iterator[tuple[str, Any]]:

@@ -80,9 +80,9 @@ class TensorFlowBatches:
         Args:
             last: When the last one was saved, as ``time.monotonic`` counts.
         """
-        if time.monotonic() - last < BETWEEN_S + _TRAITS.of(self._dataset).took_s / _SHARE:
-            return False
         traits = _TRAITS.of(self._dataset)
+        if time.monotonic() - last < BETWEEN_S + traits.took_s / _SHARE:
+            return False
         if traits.known is None:
             traits.known = _traits(self._dataset)
         is_determined, buffered = traits.known
@@ -127,8 +127,8 @@ def _traits(dataset: Any) -> tuple[bool, int]:
 
     It does not where functions have a state of their own (random numbers, Python
     code, variables), where a shuffle has no seed, where threads decide the order,
-    and where a cache would be part of the state. A state has a place for each
-    sample of a shuffle's buffer, empty or not.
+    where a cache would be part of the state, and where a shuffle begins anew within
+    a pass. A state has a place for each sample of a shuffle's buffer, empty or not.
     """
     tf = sys.modules["tensorflow"]
     if dataset.options().deterministic is False or _bytes_in_memory(dataset) > _MOST_IN_MEMORY:
@@ -184,10 +184,7 @@ def _number(name: str, nodes: dict[str, Any]) -> int:
 
 def _bytes_in_memory(dataset: Any) -> int:
     """Return the size of the arrays that a data set was made of, which its description repeats."""
-    held = sum(getattr(tensor, "nbytes", 0) or 0 for tensor in _arrays(dataset))
+    # To look at their contents would be to copy them.
+    held = sum((tensor.shape.num_elements() or 0) * tensor.dtype.size for tensor in getattr(dataset, "_tensors", ()))
     inputs = dataset._inputs() if hasattr(dataset, "_inputs") else ()
-    return held + sum(_bytes_in_memory(each) for each in inputs)
-
-
-def _arrays(dataset: Any) -> list[Any]:
-    return [tensor.numpy() for tensor in getattr(dataset, "_tensors", ()) if hasattr(tensor, "numpy")]
+    return int(held) + sum(_bytes_in_memory(each) for each in inputs)
