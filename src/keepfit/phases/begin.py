@@ -37,7 +37,8 @@ def begin_as(model: Any, values: Mapping[str, Any]) -> None:
     """
     if not _keras.can_be_built(model.optimizer):
         return
-    known = set(variables_of(model).names)
+    variables = variables_of(model)
+    known = set(variables.names)
     if not any(name.startswith("optimizer/") and name not in known for name in values):
         return
     told = {
@@ -45,7 +46,7 @@ def begin_as(model: Any, values: Mapping[str, Any]) -> None:
         for name in values
         if name.startswith("optimizer") and "/model/" in name and name.rpartition("/")[2] not in OWN
     }
-    names = {id(variable): name for name, variable in variables_of(model).items()}
+    names = {id(variable): name for name, variable in variables.items()}
     those = [each for each in model.trainable_variables if names[id(each)].removeprefix("model/") in told]
     _build(model, those or model.trainable_variables)
 

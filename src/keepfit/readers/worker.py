@@ -74,7 +74,3 @@ def _watch(parent: int) -> None:
     while os.name != "posix" or os.getppid() == parent:
         threading.Event().wait(_LOOKS_S)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -54,13 +54,7 @@ class Workers:
             ChildProcessError: The process ended before the partition was read.
             Exception: What reading it raised.
         """
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        while worker is not None and worker.process.poll() is not None:  # it died while nobody needed it
-            worker.end()
-            with self._lock:
-                worker = self._idle.pop() if self._idle else None
-        worker = worker or _Worker()
+        worker = self._free()
         with self._lock:
             self._busy.add(worker)
         is_whole = False
@@ -78,6 +72,17 @@ class Workers:
                     self._idle.append(worker)
             if not kept:
                 worker.end()
+
+    def _free(self) -> _Worker:
+        """Return a process that nobody uses, a new one where there is none."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                return _Worker()
+            if worker.process.poll() is None:
+                return worker
+            worker.end()  # it died while nobody needed it
 
     def close(self) -> None:
         """End the processes; others are started when they are needed."""
