@@ -68,6 +68,19 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+class Stop(keras.callbacks.Callback):
+    """Ctrl-C at a step, counted over the life of the object, once."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._left = [step]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            raise KeyboardInterrupt
+
+
 def interrupt(model: Any, x: Any, y: Any, *, epoch: int, **arguments: Any) -> Interrupt:
     """Call ``fit`` and press Ctrl-C at the end of an epoch; the callback, which will not do so again, is returned."""
     callback = Interrupt(epoch)

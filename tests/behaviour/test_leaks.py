@@ -17,7 +17,7 @@ import keepfit
 from keepfit import fitting, leaks, trained
 from keepfit.errors import InvalidArgument, KeepfitWarning
 from keepfit.snapshot import Snapshot
-from tests.behaviour.processes import Interrupt, attach_quietly, interrupt
+from tests.behaviour.processes import Interrupt, Stop, attach_quietly, interrupt
 from tests.bits import differing, state_bits
 from tests.models import make, regression_data
 
@@ -239,19 +239,6 @@ def test_what_is_no_switch_is_refused() -> None:
 
 
 # Where only a part was trained on
-
-
-class Stop(keras.callbacks.Callback):
-    """Ctrl-C at a step."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self._left = [step]
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._left[0] -= 1
-        if self._left[0] == 0:
-            raise KeyboardInterrupt
 
 
 def test_rows_that_were_not_reached_do_not_count() -> None:

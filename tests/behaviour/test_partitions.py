@@ -19,7 +19,7 @@ import keepfit
 from keepfit import errors, fitting
 from keepfit.data import training_source
 from tests.behaviour.bounded import write
-from tests.behaviour.processes import Interrupt, attach_quietly
+from tests.behaviour.processes import Interrupt, Stop, attach_quietly
 from tests.bits import differing, state_bits
 from tests.continuity.child import forget
 from tests.models import make
@@ -121,19 +121,6 @@ def test_evaluating_and_predicting_are_those_of_memory(tmp_path: Path) -> None:
         assert np.array_equal(run.predict(data, batch_size=8, verbose=0), run.predict(x, batch_size=8, verbose=0))
     logs = [trained(x, y, validation_data=held)[1] for held in (data, (x, y))]
     assert logs[0] == logs[1]
-
-
-class Stop(keras.callbacks.Callback):
-    """Ctrl-C at a step, counted over the process, once."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self._left = [step]
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._left[0] -= 1
-        if self._left[0] == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("step", [1, 4, 9, 13, 20, 26])
