@@ -51,7 +51,7 @@ def evaluate(
         return recorded if return_dict else _keras.flat_logs(run.model, recorded)
     pay(run, source, x)
     batch = source.peek()
-    run.ready(batch, trains=False)
+    run.inventory.ready(batch, trains=False)
     run.engine.prepare(batch, plan=run.plan, verb="test")
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
     hooks = _callback_list(run, callbacks, steps=feed.steps)
@@ -83,7 +83,7 @@ def predict(
     source = evaluation_source(x, None, None, batch_size=batch_size, steps=steps)
     pay(run, source, x)
     batch = source.peek()
-    run.ready_to_predict(batch)
+    run.inventory.ready_to_predict(batch)
     feed = Feed(source, steps_per_epoch=steps, most_steps=run.engine.most_steps)
     hooks = _callback_list(run, callbacks, steps=feed.steps)
     with Interrupts() as interrupts:
@@ -114,8 +114,8 @@ def train_on_batch(
             )
         sample_weight = class_weighted(y, class_weight)
     batch, block = _one_block(x, y, sample_weight)
-    run.ready(batch)
-    run.seat_optimizer()
+    run.inventory.ready(batch)
+    run.inventory.seat_optimizer()
     run.engine.prepare(batch, plan=run.plan)
     run.model.reset_metrics()
     outcome = run.engine.train(block)
@@ -129,7 +129,7 @@ def test_on_batch(run: Run, x: Any, y: Any = None, sample_weight: Any = None, re
     """Evaluate one batch; see ``keras.Model.test_on_batch``."""
     _check_compiled(run.model, "test_on_batch")
     batch, block = _one_block(x, y, sample_weight)
-    run.ready(batch, trains=False)
+    run.inventory.ready(batch, trains=False)
     run.engine.prepare(batch, plan=run.plan, verb="test")
     with evaluation.metrics_aside(run.engine):
         run.model.reset_metrics()
@@ -140,7 +140,7 @@ def test_on_batch(run: Run, x: Any, y: Any = None, sample_weight: Any = None, re
 def predict_on_batch(run: Run, x: Any) -> Any:
     """Predict one batch; see ``keras.Model.predict_on_batch``."""
     batch, block = _one_block(x, None, None)
-    run.ready_to_predict(batch)
+    run.inventory.ready_to_predict(batch)
     return run.engine.predict(block)[0]
 
 

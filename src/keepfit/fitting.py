@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import keras
-
-from keepfit import _keras, nested, randomness
+from keepfit import nested, randomness
 from keepfit.audience import callback_list, fill_history, progress_of
 from keepfit.callbacks import (
     CallbackMemory,
     SavedMemories,
     callback_keys,
     drop_backup_and_restore,
-    hold_averages_back,
 )
-from keepfit.caveats import epoch_numbers, other_conditions, other_length, other_validation
+from keepfit.caveats import other_length, other_validation
 from keepfit.clock import Position
-from keepfit.counted import count_once
-from keepfit.data import Source, StreamSource, evaluation_source, split_validation, training_source
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
 from keepfit.errors import NotCompiled
-from keepfit.feed import Feed
-from keepfit.first_look import explained, look
-from keepfit.frozen import Ground
+from keepfit.first_look import explained
+from keepfit.fit_data import FitData
+from keepfit.fit_progress import FitProgress
 from keepfit.journal import FitRecord
 from keepfit.left import left_by
-from keepfit.loop import FitLoop, FitProgress, Validation, current_rate
-from keepfit.phases import Asked, begin_clocks, goes_by_fractions, is_zero_throughout
-from keepfit.place import Decision, OpenFit, decide, longer, number_asked
-from keepfit.placing import bring, cursor_at
+from keepfit.phases import Asked, begin_clocks, current_rate, goes_by_fractions
+from keepfit.place import Decision, OpenFit, decide, longer
 from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
-from keepfit.rehearsal import SAMPLED, Mix, Rehearsal
 from keepfit.request import FitRequest
-from keepfit.snapshot import Snapshot, parted
+from keepfit.snapshot import parted
 from keepfit.standing import close_interrupted, close_left_open, restore, stand_at
 from keepfit.task import describe_difference, feed_facts, recipe_of, task_facts
+from keepfit.training import Training
 
 if TYPE_CHECKING:
     from keepfit.run import Run
@@ -82,14 +74,17 @@ class FitCall:
             self.recorder.branch(after=decision.number - 1)
         if self._dropped:
             self.run.notice(self._dropped)
-        self.run.say_changes()
-        self.run.seat_optimizer()
+        self.run.inventory.say_changes()
+        self.run.inventory.seat_optimizer()
         self.variables = self.run.engine.variables
         if decision.left_open is not None:
             closed = close_left_open(self.run, decision.left_open)
             decision = Decision("new", decision.number if closed else decision.left_open.number)
             self._recipe = None
-        decision = self._settle_rehearsal(decision)
+        mix = self.data.mix
+        decision = self.data.settle(decision)
+        if self.data.mix is not mix:
+            self._recipe = None
         for path, pair in decision.comparison.warns.items():
             self.run.notice(
                 f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair}
@@ -112,100 +107,26 @@ class FitCall:
             )
         given = nested.flatten(request.callbacks) if request.callbacks else []
         self.callbacks, self._dropped = drop_backup_and_restore(given)
-        count_once(self.recorder, request.x)
-        x, y, weights = request.x, request.y, request.sample_weight
-        validation = request.validation_data
-        if request.validation_split and validation is None:
-            (x, y, weights), validation = split_validation(x, y, weights, request.validation_split)
-        self._given = (x, y)
-        self.source = training_source(
-            x,
-            y,
-            weights,
-            batch_size=request.batch_size,
-            steps_per_epoch=request.steps_per_epoch,
-            shuffle=request.shuffle,
-            class_weight=request.class_weight,
-            seed=self.run.seed,
-        )
-        self.validation_source = self._validation_data = self._validation_given = None
-        if validation is not None:
-            value_x, value_y, value_weights = keras.utils.unpack_x_y_sample_weight(validation)
-            self._validation_data = value_x
-            self._validation_given = (value_x, value_y)
-            self.validation_source = evaluation_source(
-                value_x,
-                value_y,
-                value_weights,
-                batch_size=request.validation_batch_size or request.batch_size,
-                steps=request.validation_steps,
-                counted=True,
-            )
-        self._rehearse()
-        # A generator may draw from the global generators while it is brought to where the run stands.
-        streams = any(isinstance(each, StreamSource) for each in (self.source, self.validation_source))
-        self.randomness = randomness.take() if streams else None
-        self.batch = self.source.peek()
+        self.data = FitData(self.run, request)
         if request.train is not None:
             self._asked.train(request.train)
-        with explained(self.model, self.batch, "the first batch"):
-            self.run.ready(
-                self.batch, fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)]
+        with explained(self.model, self.data.batch, "the first batch"):
+            self.run.inventory.ready(
+                self.data.batch,
+                fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)],
             )
         if request.learning_rate is not None:
             self._asked.rate(request.learning_rate)
-            self.run.list_anew()
-        if self._asked.clock(self._steps_of_fit(request.planned_epochs)):
-            self.run.list_anew()
+            self.run.inventory.list_anew()
+        if self._asked.clock(self.data.steps_of_fit(request.planned_epochs)):
+            self.run.inventory.list_anew()
         self.variables = self.run.engine.variables
-        self.began = self.randomness or (randomness.take() if self.recorder.durable else None)
+        self.began = self.data.randomness or (randomness.take() if self.recorder.durable else None)
         self._recipe = None
-
-    def _rehearse(self) -> None:
-        """Mix in samples of earlier fits, where the call asks for it."""
-        run, request = self.run, self.request
-        self._rehearsal: Rehearsal | None = None
-        self._sampled: dict[str, Any] = {}
-        self._mix = Mix(self.source)
-        if run.past.wants(request):
-            self._rehearsal = Rehearsal(run.past, request, self.source, self.validation_source)
-            self._mix_in(number_asked(self.recorder, self.place, name=request.name, mode=run.mode))
-        self.steps = request.steps_per_epoch or self.source.num_batches
-
-    def _mix_in(self, number: int) -> None:
-        assert self._rehearsal is not None
-        self._mix = self._rehearsal.mixed(number)
-        self.source = self._mix.source
-        self._mixed_for = number
-
-    def _settle_rehearsal(self, decision: Decision) -> Decision:
-        """Keep samples for later fits, now that the fit has its number."""
-        if decision.kind == "new":
-            self.run.past.forget(decision.number)
-        elif decision.kind == "resume":
-            self.run.past.retested.forget(decision.number, later=False)
-        if self.validation_source is not None:
-            self.run.past.validated.note(decision.number, self.request)
-        if self._rehearsal is None:
-            return decision
-        if self._mixed_for != decision.number:  # an interrupted fit was closed, and is an earlier one now
-            self._mix_in(decision.number)
-            self.steps = self.request.steps_per_epoch or self.source.num_batches
-            self.batch = self.source.peek()
-            self._recipe = None
-        self._sampled, told = self._rehearsal.keep(decision.number)
-        for text in (*told, *self._rehearsal.gaps(decision.number, self._mix, self.recorder.fits)):
-            self.run.say_once(text, text, fit=decision.number)
-        record = decision.record
-        if record is None or decision.kind == "new" or SAMPLED in record.detail or not self._sampled:
-            return decision
-        record = replace(record, detail={**record.detail, **self._sampled})  # asked for since
-        self.recorder.put_fit(record)
-        return replace(decision, record=record)
 
     def _is_alone(self) -> bool:
         """Return whether nobody else's code runs during the fit but the model's own: no callback, no generator."""
-        return not self.callbacks and self.validation_source is None and getattr(self.source, "resident", False)
+        return not self.callbacks and self.data.validation is None and getattr(self.data.source, "resident", False)
 
     @property
     def recipe(self) -> Recipe:
@@ -216,9 +137,9 @@ class FitCall:
                 self.request,
                 variables=self.variables,
                 ends=self.place.ends,
-                batch_size=self.source.batch_size,
+                batch_size=self.data.source.batch_size,
                 signature=self.recorder.meta.get("model"),
-                rehearsed=self._mix.facts,
+                rehearsed=self.data.mix.facts,
             )
         return self._recipe
 
@@ -283,11 +204,11 @@ class FitCall:
         """Return the recorded history and put the fit's end state in the model; nothing is trained."""
         record = decision.record
         assert record is not None
-        progress = progress_of(self.request, record, steps=self.steps)
+        progress = progress_of(self.request, record, steps=self.data.steps)
         # A name that is looked up in an appending run leaves the model and the position at the run's end.
         looked_up = self.run.mode == "append" and record.number != self.place.fits
         restored = None if looked_up else stand_at(self.run, record.number)
-        callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
+        callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.data.steps)
         if restored is not None:
             saved = SavedMemories.from_state(restored.state.get("callbacks", []), restored.tensors)
             CallbackMemory(callbacks.callbacks).put_back(saved)
@@ -295,8 +216,8 @@ class FitCall:
             entries, generators = left_by(record.detail)
             CallbackMemory(callbacks.callbacks).put_back(SavedMemories.from_state(entries, {}))
             randomness.restore(dict(generators))
-        for part, _, data in self._sources():
-            self.run.owe(data, restored, record, part=part)
+        for part, _, data in self.data.parts():
+            self.run.debts.owe(data, restored, record, part=part)
         self.model.stop_training = record.stop_training
         history = fill_history(callbacks, self.recorder, record)
         last = self.recorder.epochs.last_logs(record.number)
@@ -319,7 +240,7 @@ class FitCall:
         if back:
             self.variables.assign(back, skip=lambda name: name not in back)
         self._rewound = {name: ends.result.tensors[name] for name in back if name in ends.result.tensors}
-        if begin_clocks(self.model.optimizer, self._steps_of_fit(self.request.planned_epochs)):
+        if begin_clocks(self.model.optimizer, self.data.steps_of_fit(self.request.planned_epochs)):
             self.variables.known.forget()
         record = FitRecord(
             number=number,
@@ -336,16 +257,17 @@ class FitCall:
             detail={
                 "facts": facts,
                 "callbacks": keys,
-                "feed": feed_facts(self.request, batch_size=self.source.batch_size, rehearsed=self._mix.facts),
-                **self._sampled,
-                **self._mix.detail,
+                "feed": feed_facts(self.request, batch_size=self.data.source.batch_size, rehearsed=self.data.mix.facts),
+                **self.data.sampled,
+                **self.data.mix.detail,
             },
         )
         point = ends.resume if phase == "continues" else ends.result
         mode: Literal["all", "best", "none"] = "all" if phase == "continues" else self._memory_mode(ends, facts)
-        self._say(other_validation(self.request, facts, ends.facts()), record, once="another validation split")
+        if text := other_validation(self.request, facts, ends.facts()):
+            self.run.say_once("another validation split", text, fit=number)
         drop = facts["data"] is not None and ends.facts().get("data") != facts["data"]
-        return self._train(record, point=point, done=FitProgress(), mode=mode, drop_best_weights=drop)
+        return self._training().perform(record, point=point, done=FitProgress(), mode=mode, drop_best_weights=drop)
 
     def _memory_mode(self, ends: Ends, facts: dict[str, Any]) -> Literal["best", "none"]:
         same = all(ends.facts().get(name) == facts.get(name) for name in ("loss", "metrics", "validation"))
@@ -364,8 +286,8 @@ class FitCall:
                 # Killed before its first checkpoint: it begins again, from the end of the fit before it.
                 return self._train_new(record.number)
             snapshot = parted(*self.recorder.load(checkpoint))[1]
-        if decision.comparison.more_epochs:
-            self._say(other_length(self.model, self.request, record, self.callbacks), record)
+        if decision.comparison.more_epochs and (text := other_length(self.model, self.request, record, self.callbacks)):
+            self.run.notice(text, fit=record.number)
         done = FitProgress.from_json(snapshot.state["progress"])
         restore(self.run, snapshot)
         self.place.open = None
@@ -383,175 +305,17 @@ class FitCall:
         self.recorder.event(
             "resumed", message, fit=record.number, epoch=self.place.position.epoch, step=self.place.position.step
         )
-        return self._train(record, point=snapshot, done=done, mode="all", drop_best_weights=False, message=message)
-
-    def _train(
-        self,
-        record: FitRecord,
-        *,
-        point: Snapshot,
-        done: FitProgress,
-        mode: Literal["all", "best", "none"],
-        drop_best_weights: bool,
-        message: str | None = None,
-    ) -> Any:
-        run, place = self.run, self.place
-        progress = progress_of(self.request, record, steps=self.steps)
-        try:
-            ground = run.frozen.ground(run, self.request, self.source, self.validation_source, told=progress.features)
-        except BaseException:  # computing features may take minutes, and be interrupted
-            self.variables.assign(self._rewound, skip=lambda name: name not in self._rewound)
-            raise
-        finally:
-            progress.features_end()
-        engine, batch = ground.engine, self.batch if ground.source is self.source else ground.source.peek()
-        plan = look(self.model, ground, batch, plan=record.plan.get("plan") or run.plan)
-        resumed = message is not None
-        if record.phase == "new" and not resumed:
-            number, reason = record.number, record.phase_reason
-            run.say_once(f"phase {number}", f"Fit {number} is a new phase: {reason}.", kind="phase", fit=number)
-        cursor = cursor_at(point, place.ends, record, resumed=resumed)
-        feed = Feed(
-            ground.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=engine.most_steps
-        )
-        approximate = engine.inexact(batch)
-        for part, source, data in self._sources():
-            owed = run.take_debt(data, part)
-            inexact = bring(source, point, owed=owed, drawn=self.randomness, resumed=resumed, part=part)
-            if inexact:
-                role = "validation " if part == "validation" else ""
-                approximate.append(f"the position in {role}{type(data).__name__} {inexact}")
-        for text in approximate:
-            run.say_once(text, f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
-        # On a resume the plan was asked for by the record; why it was chosen is what the record says.
-        why = {"reason": record.plan["reason"]} if record.plan.get("plan") == plan.kind else {}
-        record = replace(
-            record,
-            plan={**plan.to_json(), **why, **ground.facts},
-            approximate=list(dict.fromkeys([*record.approximate, *approximate])),
-        )
-        if not resumed and is_zero_throughout(self.model.optimizer, self._steps_of_fit(record.epochs_planned)):
-            run.notice(
-                f"The learning rate of fit {record.number} is zero throughout: no weight will be trained. "
-                "Set model.optimizer.learning_rate, or give learning_rate=.",
-                fit=record.number,
-            )
-        before = point.state.get("plan") or {}
-        self._say(other_conditions(before, record, resumed=resumed), record, kind="approximate")
-        self.recorder.put_fit(record)
-        run.leaks.begin(point, fit=record.number, source=self.source, given=self._given, resumed=resumed)
-        if self._will_validate(record, done):
-            run.leaks.compare(self.validation_source, self._validation_given)
-        callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.steps)
-        hold_averages_back(callbacks.callbacks)
-        memory = CallbackMemory(callbacks.callbacks, fresh=self.request.fresh)
-        saved = SavedMemories.from_state(point.state.get("callbacks", []), point.under("callbacks/"))
-        for text in memory.before_begin(saved, resumed=resumed):
-            run.say_once(text, text)
-        if not resumed:
-            self._say(epoch_numbers(self.request, record, self.callbacks), record, once="epoch numbers")
-        stop = bool(point.state.get("stop_training")) if resumed else False
-        if getattr(self.model, "stop_training", None) is not stop:  # to set an attribute of a model takes a while
-            self.model.stop_training = stop
-        loop = FitLoop(
-            model=self.model,
-            engine=engine,
-            recorder=self.recorder,
-            record=record,
-            feed=feed,
-            validation=self._validation(ground),
-            callbacks=callbacks,
-            memory=memory,
-            progress=progress,
-            position=place.position,
-            done=done,
-            first_label=self.request.first_label(record),
-            pace=run.pace,
-            leaks=run.leaks,
-        )
-        progress.begin(message)
-
-        def begin() -> None:
-            for text in memory.after_begin(saved, mode=mode, drop_best_weights=drop_best_weights):
-                run.say_once(text, text)
-            fill_history(callbacks, self.recorder, record)
-
-        point.release_variables()
-        place.ends.release()
-        loop.start = point if resumed else None
-        loop.began = None if resumed else self.began
-        try:
-            result, resume = loop.run(begin)
-        except BaseException:
-            place.position = loop.position
-            self._note_open(loop)
-            raise
-        finally:
-            for text in self.source.take_told():
-                self.recorder.event("skipped", text, fit=record.number)
-        place.position = loop.position
-        self._close(loop, result, resume)
-        for text in memory.say_unsaved():
-            run.say_once(text, text)
-        return self.model.history
-
-    def _close(self, loop: FitLoop, result: Snapshot, resume: Snapshot) -> None:
-        place = self.place
-        place.fits = loop.record.number
-        place.open = None
-        place.ends = Ends(loop.record, result, resume, result.variables())
-
-    def _note_open(self, loop: FitLoop) -> None:
-        recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self.recipe
-        if loop.interrupted is None and loop.is_lost:
-            stand_at(self.run, self.place.fits)
-            self.run.notice(
-                f"The model was brought back to the end of fit {self.place.fits}, the newest state there is."
-            )
-        elif loop.interrupted is None or loop.position.step == loop.record.first_step:
-            # Nothing was trained: what the fit would have begun with is still what the variables hold.
-            values = self.run.engine.variables.values()
-            for end in (self.place.ends.result, self.place.ends.resume):
-                end.tensors.update(values)
-            self.place.ends.values = values
-        self.place.open = OpenFit(
-            record=loop.record,
-            snapshot=loop.interrupted,
-            recipe=recipe,
-            rate=learning_rate_config(self.model.optimizer),
-            values=self.run.engine.variables.values(),
+        return self._training().perform(
+            record, point=snapshot, done=done, mode="all", drop_best_weights=False, message=message
         )
 
-    # Parts
-
-    def _sources(self) -> Iterator[tuple[str, Source, Any]]:
-        """Yield what has a place in data: the part of a state that holds it, the source, the data as given."""
-        yield "source", self.source, self.request.x
-        if self.validation_source is not None:
-            yield "validation", self.validation_source, self._validation_data
-
-    def _validation(self, ground: Ground) -> Validation | None:
-        if ground.validation is None:
-            return None
-        engine = ground.validation_engine
-        feed = Feed(ground.validation, steps_per_epoch=self.request.validation_steps, most_steps=engine.most_steps)
-        return Validation(feed, engine, self.request.validation_freq)
-
-    def _will_validate(self, record: FitRecord, done: FitProgress) -> bool:
-        """Return whether any epoch that is to come validates."""
-        first, frequency = self.request.first_label(record), self.request.validation_freq
-        to_come = range(first + done.epochs, first + record.epochs_planned)
-        return self.validation_source is not None and any(
-            _keras.should_validate(self.model, label, frequency) for label in to_come
+    def _training(self) -> Training:
+        return Training(
+            self.run,
+            self.request,
+            self.data,
+            callbacks=self.callbacks,
+            began=self.began,
+            rewound=self._rewound,
+            recipe=lambda: self.recipe,
         )
-
-    def _steps_of_fit(self, epochs: int) -> int | None:
-        return None if self.steps is None else self.steps * epochs
-
-    def _say(self, message: str | None, record: FitRecord, *, kind: str = "notice", once: str | None = None) -> None:
-        if message is None:
-            return
-        if once is None:
-            self.run.notice(message, kind=kind, fit=record.number)
-        else:
-            self.run.say_once(once, message, kind=kind, fit=record.number)

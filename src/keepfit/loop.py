@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
-import numpy as np
 
-from keepfit import _keras, held, randomness
+from keepfit import _keras, randomness
 from keepfit.callbacks import (
     BatchHooks,
     CallbackMemory,
@@ -26,50 +25,16 @@ from keepfit.engine.base import Engine, Outcome
 from keepfit.errors import RunFolderError, warn
 from keepfit.evaluation import epoch_logs, evaluate
 from keepfit.feed import Feed
+from keepfit.fit_progress import FitProgress
 from keepfit.interrupts import Interrupts
 from keepfit.journal import EpochRecord, FitRecord
 from keepfit.leaks import LeakGuard
 from keepfit.left import small_things
-from keepfit.logs import arrays, merged, numbers
+from keepfit.logs import arrays, numbers
 from keepfit.pace import Pace
+from keepfit.phases import current_rate
 from keepfit.recorder import Recorder
 from keepfit.snapshot import Snapshot, joined, parted, source_state
-
-
-@dataclass
-class FitProgress:
-    """How far one fit has come.
-
-    Args:
-        epochs: Epochs of the fit that are finished.
-        steps: Steps of the current epoch that are finished.
-        begun: Whether ``on_epoch_begin`` was called for the current epoch.
-        trained: Whether the current epoch has had all its steps, so that validation comes next.
-        logs: Of the current epoch's last step.
-    """
-
-    epochs: int = 0
-    steps: int = 0
-    begun: bool = False
-    trained: bool = False
-    logs: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the progress as plain data."""
-        return {
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "begun": self.begun,
-            "trained": self.trained,
-            "logs": numbers(self.logs),
-            "array_logs": arrays(self.logs),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FitProgress:
-        """Return the progress that `to_json` gave."""
-        plain = {name: value for name, value in data.items() if name != "array_logs"}
-        return cls(**{**plain, "logs": merged(data["logs"], data.get("array_logs", {}))})
 
 
 @dataclass
@@ -525,21 +490,3 @@ class FitLoop:
     def _place(self) -> str:
         epoch = self.first_label + self.done.epochs + 1
         return f"in fit {self.record.number}, epoch {epoch}, step {self.done.steps}"
-
-
-def current_rate(model: Any, known: held.Known | None = None) -> float | None:
-    """Return the rate an optimizer would use now, None where it has none of its own.
-
-    Args:
-        model: The model.
-        known: What its variables are known to hold.
-    """
-    rate = getattr(model.optimizer, "learning_rate", None)
-    if rate is None:
-        return None
-    try:
-        if known is not None and isinstance(rate, keras.Variable):
-            return float(np.asarray(known.value(rate)))
-        return float(rate)
-    except (TypeError, ValueError):
-        return None

@@ -40,7 +40,7 @@ def pay(run: Run, source: Source, data: Any) -> None:
         return
     before = randomness.take()
     for part in ("source", "validation"):
-        bring(source, Snapshot(), owed=run.take_debt(data, part), drawn=before, resumed=False, part=part)
+        bring(source, Snapshot(), owed=run.debts.take(data, part), drawn=before, resumed=False, part=part)
 
 
 def bring(

@@ -118,7 +118,7 @@ def find_learning_rate(
         if train is not None:
             asked.train(train)
         if run.place.missing is None:
-            run.ready(batch)
+            run.inventory.ready(batch)
         key = _question(run, source, {"x": x, "y": y, "sample_weight": sample_weight}, rates, class_weight)
         losses = _answer(run, key)
         if losses is None:
@@ -167,9 +167,9 @@ def _measured(run: Run, asked: Asked, source: Source, batch: Any, rates: tuple[f
     losses: list[float] = []
     lowest = math.inf
     with _put_back(run, source, asked), Interrupts() as interrupts:
-        run.seat_optimizer(quietly=True)
+        run.inventory.seat_optimizer(quietly=True)
         asked.rate(rates[0])
-        run.list_anew()
+        run.inventory.list_anew()
         run.engine.prepare(batch, plan=run.plan)
         blocks = _blocks(source)
         for rate in rates:

@@ -22,7 +22,7 @@ def replace_model(run: Run, model: Any) -> Any:
     engine = make_engine(model)
     _keras.probe(model)
     live.unbind(run)
-    if run.is_ready:
+    if run.inventory.is_ready:
         engine.variables = run.engine.variables  # those of before, until the next call builds the model
     run.model, run.engine = model, engine
     run.frozen = Frozen(run)

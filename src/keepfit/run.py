@@ -10,42 +10,27 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _keras, live
 from keepfit.ahead import Ahead, Loads, taken, taken_whole
 from keepfit.clock import Position
+from keepfit.debts import Debts
 from keepfit.engine import make_engine
 from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.frozen import Frozen
+from keepfit.inventory import Inventory
 from keepfit.leaks import LeakGuard
-from keepfit.loop import current_rate
 from keepfit.pace import Pace
-from keepfit.phases import (
-    VariableChanges,
-    begin_optimizer,
-    carry,
-    forget_gone,
-    fresh_values,
-    has_trained,
-    is_seated,
-    let_rates_be_set,
-    made_anew,
-    note_left_out,
-    optimizer_values,
-    reseat,
-)
+from keepfit.phases import current_rate, let_rates_be_set
 from keepfit.place import Place
 from keepfit.recorder import DiskRecorder, MemoryRecorder, Recorder
 from keepfit.rehearsal import Past
 from keepfit.request import check_arguments
 from keepfit.settings import Settings
-from keepfit.snapshot import Snapshot
 from keepfit.standing import state_not_kept
-from keepfit.start import settle_seed, settle_start, widen_start
-from keepfit.state import Variables, variables_of
+from keepfit.start import settle_seed
 
 if TYPE_CHECKING:
     from keepfit.fine_tuning import FineTuning
     from keepfit.forgetting import Forgetting
     from keepfit.history import History
-    from keepfit.journal import FitRecord
     from keepfit.range_test import RangeTest
 
 
@@ -122,14 +107,9 @@ class Run:
         self._loads = Loads()
         self.closed: str | None = None
         self._said: set[str] = set()
-        self.is_ready = False
         self.is_fitting = False
-        self.optimizer: Any = None
-        self.pending: dict[str, Any] = {}
-        self._changes: list[VariableChanges] = []
-        # As of the last call that took changes in; who only predicts lists anew without that.
-        self._listed: Variables | None = None
-        self._debts: dict[tuple[str, int], tuple[Any, Snapshot]] = {}
+        self.inventory = Inventory(self)
+        self.debts = Debts()
         live.check_free(self)
         let_rates_be_set()
         # What can fail without a folder comes before there is one.
@@ -146,8 +126,7 @@ class Run:
             self.past = Past(self.recorder, self.folder, seed=self.seed, size=reservoir)
             self.leaks = LeakGuard(self.recorder, on=leak_guard)
             if _keras.is_built(model):
-                settle_start(self)
-                self._listed = self.engine.variables
+                self.inventory.settle()
         except BaseException:
             self.recorder.close()
             raise
@@ -516,131 +495,6 @@ class Run:
         return f"Run({where}: {self.place.fits} fits, {self.position.epoch} epochs, {self.position.step} steps)"
 
     # What a call of fit needs
-
-    def ready(self, batch: Any, *, fresh_optimizer: bool = False, trains: bool = True) -> None:
-        """Build the model for a batch, and bring it to the start of the run once.
-
-        Args:
-            batch: What the model will be trained on.
-            fresh_optimizer: Whether a newly compiled optimizer begins without the state of the last one.
-            trains: Whether the call trains, with the layers that train now: an optimizer is built for no other.
-        """
-        last, known = self.optimizer, self._listed
-        self._listed = self.engine.build(batch, optimizer=False)
-        if self.pending:
-            waiting, self.pending = self.pending, {}
-            self.engine.variables.assign(waiting, skip=lambda name: name not in waiting)
-        if not self.is_ready:
-            settle_start(self)
-            self._listed = self.engine.variables
-            if trains:
-                self._begin_optimizer()
-            return
-        if trains or last.built:
-            self._begin_optimizer()
-        changes = VariableChanges() if known is None else VariableChanges.between(known, self.engine.variables)
-        if changes:
-            self._take_in(changes)
-        if last is not self.model.optimizer:
-            self.optimizer = self.model.optimizer
-            note_left_out(self.model)
-            before = optimizer_values(known.values()) if known is not None else {}
-            if changes:
-                before = changes.renamed(before)
-            if has_trained(before):
-                self._carry_optimizer(last, before, fresh=fresh_optimizer)
-
-    def _begin_optimizer(self) -> None:
-        """Let the optimizer be built where nothing has trained yet; what it begins with is the start's."""
-        begun, ends = begin_optimizer(self.model), self.place.ends
-        if begun:
-            self.list_anew()
-        if ends.record is not None or ends.has_optimizer:
-            return
-        ends.has_optimizer = True
-        unknown = {name for name in self.engine.variables.names if name.startswith("optimizer/")} - {*ends.values}
-        if begun:
-            found = {name: value for name, value in self.engine.variables.values().items() if name in unknown}
-            ends.values |= found
-            if made_anew(self.model.optimizer) is None:
-                widen_start(self, found)
-        else:  # what a script has put into one that it built itself since is set by hand
-            ends.values |= fresh_values(self.model, unknown)
-
-    def _take_in(self, changes: VariableChanges) -> None:
-        """Note that variables came or went: what was known of those that stayed goes by their names of now."""
-        forget_gone(self.model)
-        self.list_anew()
-        ends = self.place.ends
-        ends.values = changes.renamed(ends.values)
-        ends.fresh |= {*changes.fresh}
-        self._changes.append(changes)
-
-    def say_changes(self) -> None:
-        """Say which variables came and went, once a call can be served."""
-        said, self._changes = self._changes, []
-        for changes in said:
-            self.notice(str(changes), kind="variables")
-
-    def seat_optimizer(self, *, quietly: bool = False) -> None:
-        """Let the optimizer serve the layers that train now; only what is going to train needs that."""
-        if is_seated(self.model):
-            return
-        trained = has_trained(optimizer_values(self.engine.variables.values()))
-        reseat(self.model)
-        self.list_anew()
-        if trained and not quietly:
-            self.notice(
-                "Other layers train than before: each keeps its optimizer state, what never trained begins fresh."
-            )
-
-    def list_anew(self) -> None:
-        """List the model's variables again: what its optimizer keeps has changed."""
-        self.engine.refresh()
-        self._listed = self.engine.variables = variables_of(self.model)
-
-    def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
-        """Let a newly compiled optimizer of the same class go on with the state of the last one."""
-        if fresh or type(last) is not type(self.model.optimizer):
-            why = "as fresh= asks" if fresh else f"since the last one was {type(last).__name__}"
-            self.notice(f"The newly compiled {type(self.model.optimizer).__name__} begins without state, {why}.")
-            return
-        carried = carry(self.model, before)
-        self.list_anew()
-        self.notice(
-            f"The newly compiled {type(last).__name__} goes on with the state of the last one "
-            f"({len(carried)} variables); "
-            'its config and rate are the new ones. fresh=["optimizer"] prevents that.'
-        )
-
-    def ready_to_predict(self, batch: Any) -> None:
-        """Build the model for a batch without targets."""
-        if not _keras.is_built(self.model):
-            _keras.call_symbolically(self.model, batch)
-        self.engine.refresh()
-        if not self.is_ready:
-            settle_start(self)
-            self._listed = self.engine.variables
-
-    def owe(self, data: Any, result: Snapshot | None, record: FitRecord, *, part: str = "source") -> None:
-        """Note how far a replayed fit went in a data object, which is still at its beginning.
-
-        Args:
-            data: ``x`` of the fit, or of its validation data.
-            result: The end of the fit, where it is kept.
-            record: The fit.
-            part: ``"source"`` or ``"validation"``.
-        """
-        if result is None:
-            plain = record.detail.get(part)
-            result = Snapshot({}, {part: plain} if plain else {})
-        state = result.state.get(part)
-        if state is not None:  # arrays have none, and are not held on to
-            self._debts[part, id(data)] = (data, Snapshot(result.under(f"{part}/"), {part: state}))
-
-    def take_debt(self, data: Any, part: str = "source") -> Snapshot:
-        """Return where replayed fits left a data object, once: training goes on from there."""
-        return self._debts.pop((part, id(data)), (None, Snapshot()))[1]
 
     def notice(self, message: str, *, kind: str = "notice", fit: int | None = None, data: Any = None) -> None:
         """Warn, and record it."""

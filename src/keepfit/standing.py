@@ -26,10 +26,10 @@ def restore(run: Run, snapshot: Snapshot) -> None:
         begin_as(run.model, values)
         if run.model.optimizer.built:
             match(run.model, values)
-            run.list_anew()
+            run.inventory.list_anew()
     variables = run.engine.variables
     # Compiled metrics get their variables with the first batch; what was kept of them waits for it.
-    run.pending = {name: value for name, value in values.items() if name not in set(variables.names)}
+    run.inventory.pending = {name: value for name, value in values.items() if name not in set(variables.names)}
     if any(name.startswith("metrics/") and name not in values for name in variables.names):
         run.model.reset_metrics()
     unassigned = variables.assign(values)

@@ -53,7 +53,6 @@ def settle_start(run: Run) -> None:
     An optimizer that is not built stays so: what trains is not known yet.
     """
     note_left_out(run.model)
-    run.optimizer = run.model.optimizer
     variables = run.engine.variables = variables_of(run.model)
     signature = variables.signature()
     recorded = run.recorder.meta.get("model")
@@ -61,7 +60,6 @@ def settle_start(run: Run) -> None:
         _check_same_model(_expected(run, recorded, signature), signature, run.directory)
     else:
         run.recorder.set_meta("model", signature)
-    run.is_ready = True
     start = run.recorder.newest(kinds=("start",))
     if start is None:
         _record_start(run)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit import fitting, leaks, trained
+from keepfit import fit_data, fitting, leaks, trained
 from keepfit.errors import InvalidArgument, KeepfitWarning
 from keepfit.snapshot import Snapshot
 from tests.behaviour.processes import Interrupt, Stop, attach_quietly, interrupt
@@ -395,8 +395,8 @@ def on_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     if request.param == "samples":
         return (Samples(),)
     monkeypatch.setattr("keepfit.data.adapters.MAPPED_BYTES", 0)
-    monkeypatch.setattr(fitting.training_source, "__kwdefaults__", {**_defaults(fitting.training_source)})
-    monkeypatch.setattr(fitting.evaluation_source, "__kwdefaults__", {**_defaults(fitting.evaluation_source)})
+    monkeypatch.setattr(fit_data.training_source, "__kwdefaults__", {**_defaults(fit_data.training_source)})
+    monkeypatch.setattr(fit_data.evaluation_source, "__kwdefaults__", {**_defaults(fit_data.evaluation_source)})
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
     return tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")

@@ -39,9 +39,9 @@ def test_freezing_without_compile_keeps_what_trains_and_moves_nothing_frozen() -
         run.fit(x, y, verbose=0)
         before, frozen = slots(model), [np.asarray(w) for w in model.get_layer("body").get_weights()]
         model.get_layer("body").trainable = False
-        run.ready((x[:4], y[:4]))
+        run.inventory.ready((x[:4], y[:4]))
         with pytest.warns(KeepfitWarning, match="Other layers train"):
-            run.seat_optimizer()
+            run.inventory.seat_optimizer()
         after = slots(model)
         with pytest.warns(KeepfitWarning, match="new phase"):
             run.fit(x, y, verbose=0)
@@ -64,8 +64,8 @@ def test_unfreezing_without_compile_starts_the_returning_layer_fresh() -> None:
         run.fit(x, y, verbose=0)
         kept = slots(model)
         model.get_layer("body").trainable = True
-        run.ready((x[:4], y[:4]))
-        run.seat_optimizer()
+        run.inventory.ready((x[:4], y[:4]))
+        run.inventory.seat_optimizer()
         now = slots(model)
         assert all(np.array_equal(now[name], value) for name, value in kept.items())
         assert any(name not in kept and not value.any() for name, value in now.items())
@@ -80,7 +80,7 @@ def test_compiling_again_keeps_the_state_and_takes_the_new_rate() -> None:
         before = slots(model)
         model.compile(keras.optimizers.Adam(3e-3), "mse")
         with pytest.warns(KeepfitWarning, match="goes on with the state of the last one"):
-            run.ready((x[:4], y[:4]))
+            run.inventory.ready((x[:4], y[:4]))
         after = slots(model)
         assert {n: v.tobytes() for n, v in after.items() if "rate" not in n} == {
             n: v.tobytes() for n, v in before.items() if "rate" not in n

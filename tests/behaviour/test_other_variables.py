@@ -67,8 +67,8 @@ def test_what_stays_keeps_its_state_and_what_is_new_begins_fresh(name: str) -> N
         stayed = {id(variable): variable for variable in model.trainable_variables}
         before = _slots_by_owner(model)
         CHANGES[name](model)
-        run.ready((x[:10], y[:10]))
-        run.seat_optimizer()
+        run.inventory.ready((x[:10], y[:10]))
+        run.inventory.seat_optimizer()
         after = _slots_by_owner(model)
         trains = {id(variable) for variable in model.trainable_variables}
         for key in trains & set(stayed):
@@ -172,7 +172,7 @@ def test_a_new_compile_goes_by_what_stayed() -> None:
         before = slots_of(model, "body")
         other_head(model)
         model.compile(keras.optimizers.Adam(RATE), "mse")
-        run.ready((x[:10], y[:10]))
+        run.inventory.ready((x[:10], y[:10]))
         assert differing(before, slots_of(model, "body")) == []
         assert not any(np.frombuffer(value, "uint8").any() for value in slots_of(model, "head").values())
         assert int(np.asarray(model.optimizer.iterations)) == 7
@@ -201,7 +201,7 @@ def test_an_appending_process_makes_the_change_first(tmp_path: Path) -> None:
         with keepfit.Run(model, tmp_path / "run", mode="append", checkpoint_share="each") as run:
             if when == "after":
                 lora(model)
-                run.ready((x[:10], y[:10]))
+                run.inventory.ready((x[:10], y[:10]))
             found = state_bits(model)
             if when != "before":
                 run.fit(x, y, batch_size=10, verbose=0)
@@ -247,7 +247,7 @@ def test_a_run_goes_on_with_another_model() -> None:
     other = run.replace_model(on_the_same_layers(model))
     assert (other.run is run, hasattr(model, "run")) == (True, False)
     other.predict(x, verbose=0)
-    run.ready((x[:10], np.repeat(y[:10], 2, axis=1)))
+    run.inventory.ready((x[:10], np.repeat(y[:10], 2, axis=1)))
     after = {name: value for name, value in slots_of(other, "body").items() if "/dense/" in name}
     assert differing(before, after) == []
     assert other.fit(x, np.repeat(y, 2, axis=1), batch_size=10, verbose=0).epoch == [1]

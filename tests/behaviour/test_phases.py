@@ -108,8 +108,8 @@ def test_what_is_frozen_keeps_its_state_and_finds_it_again(name: str) -> None:
         assert differing(slots, slots_of(model, "body")) == []
         head = slots_of(model, "head")
         model.get_layer("body").trainable = True
-        run.ready((x[:10], y[:10]))
-        run.seat_optimizer()
+        run.inventory.ready((x[:10], y[:10]))
+        run.inventory.seat_optimizer()
         assert differing(slots, slots_of(model, "body")) == []
         assert differing(head, slots_of(model, "head")) == []
         run.fit(x, y, batch_size=10, verbose=0)
@@ -132,7 +132,7 @@ def test_a_layer_that_begins_late_moves_as_with_a_new_optimizer(name: str) -> No
         moved = [b - a for a, b in zip(before, weights_of(model, "body"), strict=True)]
     other, _, _ = two_layers(name)
     with keepfit.Run(other) as run:
-        run.ready((x[:10], y[:10]))
+        run.inventory.ready((x[:10], y[:10]))
         other.set_weights(start)
         if name == "schedule free":
             run.model.optimizer.built = False  # it begins with the weights it is built over

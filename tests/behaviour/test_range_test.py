@@ -107,7 +107,7 @@ def test_a_range_test_of_a_head_that_never_trained_leaves_it_fresh() -> None:
         run.fit(x, y, batch_size=10, verbose=0)
         model.pop()
         model.add(keras.layers.Dense(1, name="head"))
-        run.ready((x[:10], y[:10]))
+        run.inventory.ready((x[:10], y[:10]))
         with unchanged(run), warnings.catch_warnings():
             warnings.simplefilter("error", KeepfitWarning)
             assert len(set(run.find_learning_rate(x, y, train="head", **SHORT).losses)) > 5

@@ -93,7 +93,7 @@ def test_without_its_place_validation_gives_other_values(
             train(kind, tmp_path, [2, 3], bomb="epoch 3")
     bring = placing.bring
     monkeypatch.setattr(
-        "keepfit.fitting.bring",
+        "keepfit.training.bring",
         lambda *given, part, **more: None if part == "validation" else bring(*given, part=part, **more),
     )
     assert train(kind, tmp_path, [2, 3])[1] != whole[1]

@@ -31,7 +31,12 @@ CONTINUITY = (
     "tests/behaviour/test_rewriters.py",
 )
 # What pyproject.toml's extra for tests has for one backend, or for `make check` alone.
-OF_BACKEND = {"jax": ("jax",), "tensorflow": ("tensorflow-cpu", "tensorboard"), "torch": ("torch",)}
+# torchdata asks for a torch of any kind, and plain `torch` brings gigabytes.
+OF_BACKEND = {
+    "jax": ("jax",),
+    "tensorflow": ("tensorflow-cpu", "tensorboard"),
+    "torch": ("torch", "torchdata"),
+}
 OF_CHECKS = ("mypy", "ruff", "import-linter")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies
 
 import keepfit
-from keepfit import fitting
+from keepfit import fitting, training
 from keepfit.ends import rewound
 from keepfit.feed import Cursor
 from tests.bits import differing, joined_history, state_bits
@@ -90,7 +90,7 @@ def test_cut_training_differs_when_something_is_not_carried_on(lost: str, monkey
     callbacks = list if lost == "resume point" else callbacks_with_memory
     whole = train(name, [EPOCHS], callbacks=callbacks)
     if lost == "order":
-        monkeypatch.setattr(fitting, "cursor_at", lambda *where, **how: Cursor())
+        monkeypatch.setattr(training, "cursor_at", lambda *where, **how: Cursor())
     elif lost == "resume point":
         monkeypatch.setattr(fitting, "rewound", lambda ends: {})
         assert rewound is not fitting.rewound

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit import fitting
+from keepfit import fitting, loop
 from keepfit.errors import KeepfitWarning
 from keepfit.feed import Cursor
 from keepfit.snapshot import PARTS, Snapshot
@@ -135,7 +135,7 @@ def test_wish_to_stop_survives_an_interruption(lost: bool, tmp_path: Path, monke
     asked = {"epochs": 6, "verbose": 0, "callbacks": [StopAfterThree()]}
     with keepfit.Run(model, tmp_path) as run:
         run.recorder.due = lambda: True  # type: ignore[method-assign]
-        monkeypatch.setattr(fitting.FitLoop, "_end", _raise_stop)
+        monkeypatch.setattr(loop.FitLoop, "_end", _raise_stop)
         with pytest.raises(Stop):
             run.fit(x, y, **asked)
         monkeypatch.undo()

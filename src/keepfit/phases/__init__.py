@@ -6,7 +6,7 @@ from keepfit.phases.by_hand import let_rates_be_set
 from keepfit.phases.changes import VariableChanges, signature_changes
 from keepfit.phases.clock import CLOCK_NAME
 from keepfit.phases.prefix import Prefix, find_prefix, has_frozen_weights
-from keepfit.phases.rates import check_rate, is_zero_throughout, multipliers, own_weights
+from keepfit.phases.rates import check_rate, current_rate, is_zero_throughout, multipliers, own_weights
 from keepfit.phases.seat import (
     begin_clocks,
     forget_gone,
@@ -32,6 +32,7 @@ __all__ = [
     "begin_optimizer",
     "carry",
     "check_rate",
+    "current_rate",
     "find_prefix",
     "forget_gone",
     "fresh_values",

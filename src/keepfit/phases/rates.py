@@ -17,6 +17,24 @@ from keepfit.phases.selection import layer_paths, select
 from keepfit.state import slots
 
 
+def current_rate(model: Any, known: held.Known | None = None) -> float | None:
+    """Return the rate an optimizer would use now, None where it has none of its own.
+
+    Args:
+        model: The model.
+        known: What its variables are known to hold.
+    """
+    rate = getattr(model.optimizer, "learning_rate", None)
+    if rate is None:
+        return None
+    try:
+        if known is not None and isinstance(rate, keras.Variable):
+            return float(np.asarray(known.value(rate)))
+        return float(rate)
+    except (TypeError, ValueError):
+        return None
+
+
 def check_rate(value: Any) -> None:
     """Check a ``learning_rate=`` of fit as far as that goes without a model.
 
