@@ -15,6 +15,7 @@ from keepfit.feed import Feed
 from keepfit.first_look import look
 from keepfit.fit_data import FitData
 from keepfit.fit_progress import FitProgress
+from keepfit.fit_state import FitState
 from keepfit.frozen import Ground
 from keepfit.journal import FitRecord
 from keepfit.loop import FitLoop, Validation
@@ -129,15 +130,12 @@ class Training:
             model=self.model,
             engine=engine,
             recorder=self.recorder,
-            record=record,
+            state=FitState(record, place.position, done, self.request.first_label(record)),
             feed=feed,
             validation=self._validation(ground),
             callbacks=callbacks,
             memory=memory,
             progress=progress,
-            position=place.position,
-            done=done,
-            first_label=self.request.first_label(record),
             pace=run.pace,
             leaks=run.leaks,
         )
@@ -149,7 +147,7 @@ class Training:
 
         point.release_variables()
         place.ends.release()
-        loop.start = point if resumed else None
+        loop.keeper.start = point if resumed else None
         loop.began = None if resumed else self._began
         self._close(loop, *self._run(loop, begin))
         self._say_all(memory.say_unsaved())
@@ -160,12 +158,12 @@ class Training:
         try:
             return loop.run(begin)
         except BaseException:
-            self.place.position = loop.position
+            self.place.position = loop.state.position
             self._note_open(loop)
             raise
         finally:
             for text in self.data.source.take_told():
-                self.recorder.event("skipped", text, fit=loop.record.number)
+                self.recorder.event("skipped", text, fit=loop.state.record.number)
 
     def _ground(self, progress: Progress) -> Ground:
         """Return what the fit trains on, which may be features of frozen layers, that are computed now."""
@@ -206,27 +204,27 @@ class Training:
 
     def _close(self, loop: FitLoop, result: Snapshot, resume: Snapshot) -> None:
         place = self.place
-        place.position = loop.position
-        place.fits = loop.record.number
+        place.position = loop.state.position
+        place.fits = loop.state.record.number
         place.open = None
-        place.ends = Ends(loop.record, result, resume, result.variables())
+        place.ends = Ends(loop.state.record, result, resume, result.variables())
 
     def _note_open(self, loop: FitLoop) -> None:
-        recipe = Recipe.from_json(loop.record.recipe) if loop.record.recipe else self._recipe()
-        if loop.interrupted is None and loop.is_lost:
+        recipe = Recipe.from_json(loop.state.record.recipe) if loop.state.record.recipe else self._recipe()
+        if loop.keeper.interrupted is None and loop.keeper.is_lost:
             stand_at(self.run, self.place.fits)
             self.run.notice(
                 f"The model was brought back to the end of fit {self.place.fits}, the newest state there is."
             )
-        elif loop.interrupted is None or loop.position.step == loop.record.first_step:
+        elif loop.keeper.interrupted is None or loop.state.position.step == loop.state.record.first_step:
             # Nothing was trained: what the fit would have begun with is still what the variables hold.
             values = self.run.engine.variables.values()
             for end in (self.place.ends.result, self.place.ends.resume):
                 end.tensors.update(values)
             self.place.ends.values = values
         self.place.open = OpenFit(
-            record=loop.record,
-            snapshot=loop.interrupted,
+            record=loop.state.record,
+            snapshot=loop.keeper.interrupted,
             recipe=recipe,
             rate=learning_rate_config(self.model.optimizer),
             values=self.run.engine.variables.values(),
