@@ -97,8 +97,9 @@ def main() -> int:
         for backend in given.backend or ["jax"]:
             python = environment(minor, backend)
             passed, failed = continuity(python, backend, ours)
+            print(f"{version_of(python):<9} {passed:>12}  ", end="", flush=True)
             line, lost = compare(backend, theirs, python=python, tests=tests)
-            print(f"{version_of(python):<9} {passed:>12}  {line}", flush=True)
+            print(line, flush=True)
             for test in failed:
                 print(f"  failed: {test}", flush=True)
             for test in lost:
