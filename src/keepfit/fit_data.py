@@ -102,7 +102,8 @@ class FitData:
             run.past.validated.note(decision.number, self._request)
         if self._rehearsal is None:
             return decision
-        if self._mixed_for != decision.number:  # an interrupted fit was closed, and is an earlier one now
+        # An interrupted fit was closed, and is an earlier one now; or this fit is another one than was recorded.
+        if self._mixed_for != (decision.number, self._rehearsal.data(decision.number)):
             self._mix_in(decision.number)
             self.batch = self.source.peek()
         self.sampled, told = self._rehearsal.keep(decision.number)
@@ -119,4 +120,4 @@ class FitData:
         assert self._rehearsal is not None
         self.mix = self._rehearsal.mixed(number)
         self.source = self.mix.source
-        self._mixed_for = number
+        self._mixed_for = (number, self._rehearsal.data(number))

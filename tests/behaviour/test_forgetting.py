@@ -138,6 +138,17 @@ def test_equal_sets_are_one_column() -> None:
     assert not np.isnan(found.matrix).any()
 
 
+def test_functions_that_return_other_rows_are_other_sets() -> None:
+    """Validation data of functions is told apart by its first rows, sizes being equal, and is measured on."""
+    run = keepfit.Run(classifier())
+    held = [keepfit.partitions([lambda data=data: data]) for data in HELD[:2]]
+    for number, which in enumerate((held[0], held[1], keepfit.partitions([lambda: HELD[0]]))):
+        run.fit(*MONTHS[number], **QUIET, validation_data=which)
+    found = run.forgetting()
+    assert (found.fits, found.sets) == ((1, 2, 3), (1, 2))
+    assert np.allclose(found.matrix[-1], [by_keras(run.model, *each)["accuracy"] for each in HELD[:2]])
+
+
 def test_a_split_is_a_set_of_its_own() -> None:
     """The samples that were held back of each month."""
     run = keepfit.Run(classifier())

@@ -208,6 +208,16 @@ def test_sizes_are_counted_once_in_the_life_of_a_run(tmp_path: Path) -> None:
         assert set(called) == ({0, 1, 2, 3} if process else set(range(7))), called
 
 
+def test_functions_of_other_sizes_are_counted_anew(tmp_path: Path) -> None:
+    """Functions have no names to speak of: what they return first tells whose sizes the journal has."""
+    model, x, y = make("dropout_batch_norm")
+    with keepfit.Run(model, tmp_path / "run") as run:
+        for first, cut in ((0, 20), (5, 30), (0, 20)):
+            parts = [slice(first, cut), slice(cut, 40)]
+            run.fit(keepfit.partitions([lambda rows=rows: (x[rows], y[rows]) for rows in parts]), verbose=0)
+    assert run.position.samples == 40 + 35 + 40
+
+
 def test_a_fit_goes_on_inside_a_pass(tmp_path: Path) -> None:
     """``steps_per_epoch`` leaves a pass unfinished, and the next fit goes on there: five fits are one."""
     _, x, y = make("dropout_batch_norm")

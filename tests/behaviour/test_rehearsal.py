@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,71 @@ def test_a_source_that_came_before_is_kept_once_and_not_rehearsed_in_itself() ->
     assert len(run.past.register.of("source")) == 1
     run.fit(*MONTHS[1], rehearse=0.2, **QUIET)
     assert len(mixed_rows(run, 4)[0]) == 120
+
+
+class Functions:
+    """Months as functions of equal sizes, of which the first returns the same rows in every month."""
+
+    def __init__(self) -> None:
+        self.called: deque[int] = deque()
+
+    def __call__(self, number: int) -> Any:
+        return keepfit.partitions([self._part(0, slice(0, 20)), self._part(number, slice(20, 60))], sizes=[20, 40])
+
+    def _part(self, number: int, rows: slice) -> Any:
+        def part() -> Any:
+            self.called.append(number)
+            return MONTHS[number][0][rows], MONTHS[number][1][rows]
+
+        return part
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_functions_are_told_apart_by_all_their_rows(where: str, tmp_path: Path) -> None:
+    """Sizes and first rows may be the same: what is kept is told by reading it; a replay asks its own record."""
+
+    def script() -> Any:
+        months = Functions()
+        with keepfit.Run(classifier(), None if where == "memory" else tmp_path / "run", seed=1) as run:
+            for number in range(3):
+                for _ in range(2):  # the second fit on a month is no later month
+                    run.fit(months(number), rehearse=0.2, **QUIET)
+            found = [record.detail.get("rehearse", {}).get("fits") for record in run.recorder.fits.values()]
+            return found, run.position.samples, len(run.past.register.of("source")), state_bits(run.model), months
+
+    *first, months = script()
+    assert first[:3] == [[None, None, [1], [1], [1, 3], [1, 3]], 2 * 60 + 4 * 75, 3]
+    if where == "folder":
+        *again, months = script()
+        assert again == first
+        # Only for the first rows: of 6 fits, none reads its month again to tell it from others.
+        assert set(months.called) == {0}
+
+
+def test_samples_of_functions_are_kept_as_they_are_read() -> None:
+    """Once, and the same object is not read again to be told from others; rows and order are those of arrays."""
+    months = Functions()
+    run = keepfit.Run(classifier(), seed=1)
+    parts = months(1)
+    run.fit(parts, rehearse=0.0, epochs=0, **QUIET)
+    assert months.called.count(1) == 1
+    parts.close()
+    run.fit(parts, rehearse=0.2, epochs=0, **QUIET)
+    assert months.called.count(1) == 1
+    arrays = tuple(np.concatenate([zero[:20], one[20:]]) for zero, one in zip(MONTHS[0], MONTHS[1], strict=True))
+    other = trained(None, {"rehearse": 0.0}, months=[arrays], seed=1)
+    found = zip(mixed_rows(run, 3), mixed_rows(other, 2), strict=True)
+    assert all(np.array_equal(mine, theirs) for mine, theirs in found)
+
+
+def test_without_their_rows_functions_are_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: told by sizes and first rows alone, no month is an earlier one to another."""
+    monkeypatch.setattr(data.Partitions, "tells_content", True)
+    months = Functions()
+    run = keepfit.Run(classifier(), seed=1)
+    for number in range(2):
+        run.fit(months(number), rehearse=0.2, **QUIET)
+    assert run.position.samples == 120
 
 
 # Weights
@@ -331,6 +397,51 @@ def test_a_branch_ends_with_the_bits_of_a_run_that_never_went_another_way(tmp_pa
     with pytest.warns(KeepfitWarning, match="another recipe"):
         branched = trained(tmp_path / "run", {}, *rest, on_change="branch", **small)
     straight = trained(tmp_path / "straight", {}, *rest, seed=branched.seed, **small)
+    assert differing(state_bits(branched.model), state_bits(straight.model)) == []
+
+
+def test_a_branch_on_functions_that_are_not_those_of_the_record_rehearses_what_was_recorded(tmp_path: Path) -> None:
+    """Sizes and first rows being the same, the record stands for the data only where the fit is that of the record."""
+
+    def ends(directory: Path, *fits: tuple[int, float], **settings: Any) -> Any:
+        months = Functions()
+        with keepfit.Run(classifier(), directory, seed=1, **settings) as run:
+            for number, fraction in fits:
+                run.fit(months(number), rehearse=fraction, **QUIET)
+            return state_bits(run.model), run.recorder.fits[3].detail["rehearse"]["fits"]
+
+    ends(tmp_path / "run", (0, 0.3), (1, 0.3), (1, 0.3))
+    with pytest.warns(KeepfitWarning, match="another recipe"):
+        branched = ends(tmp_path / "run", (0, 0.3), (1, 0.3), (2, 0.4), on_change="branch")
+    assert branched == ends(tmp_path / "straight", (0, 0.3), (1, 0.3), (2, 0.4))
+    assert branched[1] == [1, 2]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_as_a_fit_lets_samples_go_changes_nothing(
+    before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch that was killed before or after it let go of what the closed fits had left is begun again."""
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(past: Any, fit: int) -> None:
+        if fit == 2:
+            if not before:
+                forget(past, fit)
+            raise KilledError
+        forget(past, fit)
+
+    rest = ({"rehearse": 0.4}, {"rehearse": 0.4})
+    trained(tmp_path / "run", {"rehearse": 0.0}, {"rehearse": 0.3}, {"rehearse": 0.3}).close()
+    forget = rehearsal.Past.forget
+    with monkeypatch.context() as patch:
+        patch.setattr(rehearsal.Past, "forget", killed)
+        with pytest.warns(KeepfitWarning, match="another recipe"), pytest.raises(KilledError):
+            trained(tmp_path / "run", {"rehearse": 0.0}, *rest, on_change="branch")
+    branched = trained(tmp_path / "run", {"rehearse": 0.0}, *rest)
+    straight = trained(tmp_path / "straight", {"rehearse": 0.0}, *rest, seed=branched.seed)
     assert differing(state_bits(branched.model), state_bits(straight.model)) == []
 
 

@@ -131,7 +131,7 @@ class DatasetPart(MemoryTablePart):
         super().__init__(table, target)
         form = getattr(table, "format", None)
         form = form if isinstance(form, Mapping) else {}
-        self.is_steady = form.get("type") != "custom"
+        self.is_steady = self.tells_content = form.get("type") != "custom"
         if form.get("columns") is not None and not form.get("output_all_columns"):
             self.columns = [name for name in self.columns if name in form["columns"]]
         if self.is_steady and form.get("type") != "numpy" and hasattr(table, "with_format"):

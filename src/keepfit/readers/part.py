@@ -25,11 +25,13 @@ class Part(ABC):
         name: What messages call it.
         paths: The files it lies in; none for a function.
         is_whole: Whether it comes in one piece, so that reading its beginning reads all of it.
+        tells_content: Whether `facts` depend on what is in it.
     """
 
     name: str
     paths: tuple[Path, ...] = ()
     is_whole: bool = False
+    tells_content: bool = True
 
     @abstractmethod
     def count(self) -> int:
@@ -65,6 +67,7 @@ class FunctionPart(Part):
         self._function = function
         self.name = name
         self.paths = paths
+        self.tells_content = bool(paths)
 
     def count(self) -> int:
         """Call the function, and count."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from keepfit.rehearsal.identity import SAMPLED
 from keepfit.rehearsal.kept import Kept, digest
-from keepfit.rehearsal.past import SAMPLED, Mix, Past, Rehearsal, few
+from keepfit.rehearsal.past import Mix, Past, Rehearsal, few
 from keepfit.rehearsal.register import KEPT
 from keepfit.rehearsal.shelf import FILES, FOLDER
 from keepfit.rehearsal.validated import VALIDATION, ValidationSet

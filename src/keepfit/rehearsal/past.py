@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keepfit.data import IndexedSource, RehearsedSource, fingerprint
 from keepfit.errors import InvalidArgument
 from keepfit.rehearsal.batch import Batch
+from keepfit.rehearsal.identity import SAMPLED, Identity
 from keepfit.rehearsal.kept import digest
 from keepfit.rehearsal.layout import Layout
 from keepfit.rehearsal.register import Register
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from keepfit.request import FitRequest
 
 
-SAMPLED = "sampled"  # in the detail of a fit: the number of the source its samples are kept under
 _MOST_TOLD = 5
 
 
@@ -46,6 +46,7 @@ class Past:
     """
 
     def __init__(self, recorder: Recorder, directory: Path | None, *, seed: int, size: int | None) -> None:
+        self.recorder = recorder
         self.register = Register(recorder, directory)
         self.reservoir = Reservoir(self.register, seed=seed, size=size or DEFAULT_SIZE)
         self.validated = Validated(self.register, self.reservoir)
@@ -116,8 +117,11 @@ class Rehearsal:
                 argument="rehearse",
                 value=request.rehearse,
             )
-        self._facts = fingerprint({"x": request.x, "y": request.y, "sample_weight": request.sample_weight})
-        self._data = digest(self._facts, self._split)
+        self._identity = Identity(past.register, request, source, self._split)
+
+    def data(self, fit: int) -> str:
+        """Return the hash of what identifies the data, for fit number ``fit``; empty where nothing like it is kept."""
+        return self._identity.known(fit, self._past.recorder.fits)
 
     @property
     def _split(self) -> float:
@@ -134,7 +138,7 @@ class Rehearsal:
             return Mix(self._source)
         reservoir, source = self._past.reservoir, self._source
         assert isinstance(source, IndexedSource)
-        kept = reservoir.before(fit, but=self._data)
+        kept = reservoir.before(fit, but=self.data(fit))
         if not kept and fit > 1 and not reservoir.before(fit, but=""):
             raise InvalidArgument(
                 f"fit cannot take rehearse={fraction}: none of the {fit - 1} fits before it left samples. "
@@ -171,14 +175,15 @@ class Rehearsal:
         told = []
         if self._validation is not None:
             given = self._request.validation_data
-            data = digest(fingerprint(given) if given is not None else self._facts, self._split)
+            data = digest(fingerprint(given) if given is not None else self._identity.facts, self._split)
             self._past.validated.keep(self._validation, fit=fit, data=data)
         if not self._can:
             told.append(f"No samples of a {type(self._request.x).__name__} are kept: it has none by index.")
             return detail, told
         assert isinstance(self._source, IndexedSource)
         reservoir = self._past.reservoir
-        kept = reservoir.keep(self._source, fit=fit, data=self._data, weighted=self._request.class_weight is None)
+        weighted = self._request.class_weight is None
+        kept = reservoir.keep(self._source, self._identity, fit=fit, data=self.data(fit), weighted=weighted)
         most = reservoir.most(Layout.from_json(kept.layout))
         if most < min(reservoir.size, kept.seen):
             told.append(

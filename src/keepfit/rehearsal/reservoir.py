@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keepfit.data import EVERY, bound_of, sample_of
+from keepfit.data import EVERY, Sample, bound_of, row_arrays, sample_of
+from keepfit.rehearsal.identity import SOURCE, Identity
 from keepfit.rehearsal.kept import Kept, layout_of, rows_of
 from keepfit.rehearsal.layout import Layout
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 1000
 # What is mixed into a fit lies in memory, so that it has a bound in bytes too.
 MOST_BYTES = 1 << 28
-SOURCE = "source"
 
 Selection = list[tuple[Kept, NDArray[np.int64]]]
 
@@ -73,13 +75,14 @@ class Reservoir:
             found.append([np.asarray(array)[rows] for array in arrays[:-1]])
         return found
 
-    def keep(self, source: IndexedSource, *, fit: int, data: str, weighted: bool) -> Kept:
+    def keep(self, source: IndexedSource, identity: Identity, *, fit: int, data: str, weighted: bool) -> Kept:
         """Keep samples of a source, unless they are kept already; what was damaged is made anew, bit for bit.
 
         Args:
             source: Dense samples.
+            identity: Tells them from other data.
             fit: The fit that trains on them.
-            data: Hash of what identifies them.
+            data: Hash of what identifies them; empty where only reading them would tell.
             weighted: Whether sample weights are the data's own.
 
         Raises:
@@ -107,7 +110,13 @@ class Reservoir:
                 bound=min((each.bound for each in others), default=EVERY),
             )
             kept = Kept.of(source, sample, kind=SOURCE, fit=fit, data=data, number=number, layout=layout)
-        self._register.add(kept, with_keys(source, sample.rows, sample.keys, weighted=weighted))
+        if data:
+            pieces = with_keys(source, sample.rows, sample.keys, weighted=weighted)
+        else:
+            # To read all of it twice may take hours; the samples fit into memory, where they will be mixed in.
+            pieces = iter(list(_picked(identity.read(), sample, weighted=weighted)))
+            kept = replace(kept, data=identity.content)
+        self._register.add(kept, pieces)
         return kept
 
     def _keys(self, kept: Kept) -> NDArray[np.uint64]:
@@ -124,3 +133,16 @@ def with_keys(
         count = len(arrays[0])
         yield [*arrays, keys[done : done + count]]
         done += count
+
+
+def _picked(pieces: Iterable[tuple[int, Any]], sample: Sample, *, weighted: bool) -> Iterator[list[NDArray[Any]]]:
+    """Yield what `with_keys` does, of a source of which all rows are read in order."""
+    for start, batch in pieces:
+        size = len(row_arrays(batch)[0])
+        first, stop = np.searchsorted(sample.rows, [start, start + size]).tolist()
+        if first == stop:
+            continue
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        arrays = Layout.of(x, y, weights if weighted else None)[1]
+        rows = sample.rows[first:stop] - start
+        yield [*(array[rows] for array in arrays), sample.keys[first:stop]]

@@ -397,3 +397,14 @@ def test_what_differs_between_partitions_is_told(tmp_path):
     np.save(paths[1][0], rows(3, 8)[0])
     np.save(paths[1][1], rows(3, 8)[1])
     assert "had 4 samples and has now 5" in describe_difference(before, fingerprint(partitions(paths)))
+
+
+def test_functions_are_told_by_their_first_rows():
+    """Beside sizes, layout and window; a fingerprint of before these were looked at tells nothing of them."""
+    first, second = rows(0, 5), rows(1, 6)
+    before = fingerprint(partitions([lambda: first, lambda: second]))
+    assert before == fingerprint(partitions([lambda: first, lambda: first]))
+    other = fingerprint(partitions([lambda: second, lambda: first]))
+    assert describe_difference(before, other) == "the data: the first rows are other ones"
+    del before["first"]
+    assert describe_difference(before, other) is None

@@ -26,6 +26,8 @@ from keepfit.readers.workers import Workers
 from keepfit.recipe import code_identity
 
 DEFAULT_WINDOW = 4
+_FIRST_ROWS = 8  # that tell functions apart
+_NO_SAMPLES = "There are no samples in any of the partitions. Nothing was changed."
 
 
 def partitions(
@@ -173,6 +175,7 @@ class Partitions:
         self._sizes = sizes
         self._facts: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
+        self._told_rows = 0  # of the first partition, at the begin of `_head`
         self._shelf: Shelf | None = None
         self._workers = Workers(settings.timeout_s) if settings.processes else None
         if self._workers is not None:
@@ -198,9 +201,15 @@ class Partitions:
         self._sizes = tuple(sizes)
 
     def digest(self) -> str:
-        """Return what identifies the partitions before they are counted: their names and what their files are like."""
+        """Return what identifies the partitions before they are counted: their names and what their files are like.
+
+        Functions, whose names say little, are told by the first rows of all too.
+        """
         names = [part.name if not part.paths else _short(part) for part in self.parts]
-        return xxhash.xxh3_128_hexdigest(repr((names, [sorted(facts.items()) for facts in self.note()])).encode())
+        about: tuple[Any, ...] = (names, [sorted(facts.items()) for facts in self.note()])
+        if not self.tells_content:
+            about += (self._first_hash(),)
+        return xxhash.xxh3_128_hexdigest(repr(about).encode())
 
     @property
     def count(self) -> int:
@@ -227,24 +236,43 @@ class Partitions:
     def head(self, count: int) -> list[NDArray[Any]]:
         """Return the first rows, ``count`` or as many as there are, array by array; they are read once."""
         wanted = min(count, self.count)
-        if self._head is None or len(self._head[1][0]) < wanted:
+        self._told_by()
+        assert self._head is not None
+        if len(self._head[1][0]) < wanted:
             self._head = self._first_rows(wanted)
         return [array[:wanted] for array in self._head[1]]
 
     @property
     def layout(self) -> Layout:
         """What all rows have in common."""
-        self.head(1)
+        self._told_by()  # one look for both, since to look may be to call a function
         assert self._head is not None
         return self._head[0]
+
+    def _told_by(self) -> list[NDArray[Any]]:
+        """Return the first rows that tell functions apart, of the first partition that has any; sizes are not asked."""
+        if self._head is None:
+            looks = (self._first_of(number, _FIRST_ROWS) for number in range(len(self.parts)))
+            self._head = next((found for found in looks if found is not None), None)
+            if self._head is None:
+                raise InvalidData(_NO_SAMPLES)
+            self._told_rows = len(self._head[1][0])
+        return [array[: self._told_rows] for array in self._head[1]]
+
+    def _first_of(self, number: int, count: int) -> tuple[Layout, list[NDArray[Any]]] | None:
+        if self._sizes is not None and not self._sizes[number]:
+            return None
+        found: tuple[Layout, list[NDArray[Any]]] | None
+        found = self._tried(number, lambda: first_rows(self.parts[number], count), None)
+        return found
 
     def _first_rows(self, count: int) -> tuple[Layout, list[NDArray[Any]]]:
         layout: Layout | None = None
         taken: list[list[NDArray[Any]]] = []
         missing = count
-        for number, part in enumerate(self.parts):
+        for number in range(len(self.parts)):
             if self.sizes[number] and missing > 0:
-                found = self._tried(number, lambda part=part, missing=missing: first_rows(part, missing), None)  # type: ignore[misc]
+                found = self._first_of(number, missing)
                 if found is None:
                     continue
                 layout = layout or found[0]
@@ -253,7 +281,7 @@ class Partitions:
                 taken.append(found[1])
                 missing -= len(found[1][0])
         if layout is None:
-            raise InvalidData("There are no samples in any of the partitions. Nothing was changed.")
+            raise InvalidData(_NO_SAMPLES)
         return layout, [np.concatenate(parts) for parts in zip(*taken, strict=True)]
 
     # Partitions in memory
@@ -331,9 +359,15 @@ class Partitions:
             self._note(number)
         return [self._facts[number][1] for number in range(len(self.parts))]
 
+    @property
+    def tells_content(self) -> bool:
+        """Whether `fingerprint` depends on what is in each partition; of functions it has the first rows of all."""
+        return all(part.tells_content for part in self.parts)
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the data, as plain data."""
         facts = self.note()
+        first = {} if self.tells_content else {"first": self._first_hash()}
         return {
             "kind": "partitions",
             "samples": self.count,
@@ -342,7 +376,14 @@ class Partitions:
             "names": [_short(part) for part in self.parts],
             "files": facts,
             "rows": self.layout.facts(),
+            **first,
         }
+
+    def _first_hash(self) -> str:
+        state = xxhash.xxh3_128()
+        for array in self._told_by():
+            state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return state.hexdigest()
 
     def _note(self, number: int) -> None:
         part = self.parts[number]

@@ -24,6 +24,8 @@ def partition_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Ite
             yield f"partition {number} {_difference(one, other)}"
     if old["rows"] != new["rows"]:
         yield f"the rows are of {_rows(new['rows'])}, not of {_rows(old['rows'])}"
+    elif old.get("first", new.get("first")) != new.get("first"):  # an earlier version did not record it
+        yield "the first rows are other ones"
 
 
 def _difference(old: tuple[int, str, dict[str, Any]], new: tuple[int, str, dict[str, Any]]) -> str:
