@@ -67,6 +67,10 @@ class Inventory:
             if trains:
                 self._begin_optimizer()
             return
+        if last is not self.run.model.optimizer and not trains:
+            # How it begins is for the next call that trains to say; until then the last one's state stays known.
+            self._listed = known
+            return
         if trains or last.built:
             self._begin_optimizer()
         changes = VariableChanges() if known is None else VariableChanges.between(known, self.run.engine.variables)

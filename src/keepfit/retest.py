@@ -142,7 +142,7 @@ def _measured(run: Run, columns: list[_Column]) -> dict[int, dict[str, Logs]]:
     first = next(iter(todo.values()))[0].source
     assert first is not None
     if run.place.missing is None:
-        run.inventory.ready(first.peek())
+        run.inventory.ready(first.peek(), trains=False)
     unknown = []
     with _put_back(run), Interrupts() as interrupts:
         for fit, missing in sorted(todo.items(), reverse=True):  # the newest first: the model may hold it

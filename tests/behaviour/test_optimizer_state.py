@@ -104,6 +104,28 @@ def test_optimizer_begins_without_state(how: str) -> None:
         assert int(np.asarray(slots(model)["optimizer/iterations"])) == 3
 
 
+@pytest.mark.filterwarnings("ignore:Fit 2 is a new phase")
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("verb", ["evaluate", "test_on_batch", "forgetting"])
+def test_what_only_measures_leaves_a_new_optimizer_to_the_fit(verb: str, fresh: bool) -> None:
+    """How a newly compiled optimizer begins is said and done by the next fit, whatever was measured in between."""
+
+    def ends(measured: str | None) -> Any:
+        model, x, y = two_layers()
+        with keepfit.Run(model, seed=2) as run:
+            run.fit(x, y, validation_data=(x, y), verbose=0)
+            model.compile(keras.optimizers.Adam(3e-3), "mse")
+            said = len(run.recorder.events)
+            if measured is not None:
+                getattr(run, measured)(*() if measured == "forgetting" else (x, y))
+            assert len(run.recorder.events) == said
+            with pytest.warns(KeepfitWarning, match="begins without state" if fresh else "goes on with the state"):
+                run.fit(x, y, validation_data=(x, y), verbose=0, fresh=["optimizer"] if fresh else [])
+            return state_bits(model), [event.message for event in run.recorder.events], run.recorder.fits[2].phase
+
+    assert ends(verb) == ends(None)
+
+
 @pytest.mark.filterwarnings("ignore::keepfit.errors.KeepfitWarning")
 @pytest.mark.parametrize("compile_again", [False, True])
 def test_phases_replay_and_resume_with_every_bit(compile_again: bool, tmp_path: Path) -> None:
