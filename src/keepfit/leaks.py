@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
+from numpy.typing import NDArray
 
-from keepfit import nested
-from keepfit.data import (
-    IndexedSource,
-    ObjectMemory,
-    PartitionSide,
-    SampleSource,
-    batch_hashes,
-    content_digest,
-    fingerprint,
-    row_arrays,
-)
 from keepfit.errors import warn
-from keepfit.trained import MOST_FITS, TrainedRows, Words
+from keepfit.trained import MOST_FITS, TrainedRows, Version, Words
+from keepfit.watched import Watched, is_watched
 
 if TYPE_CHECKING:
     from keepfit.data import Source
@@ -33,9 +22,28 @@ if TYPE_CHECKING:
     from keepfit.snapshot import Snapshot
 
 KIND = "leak"
-_PIECE_BYTES = 1 << 20
 _MOST_FITS = 5  # named in one sentence
 _MOST_COMPARED = 64
+_PASS_FACTS = 4  # an earlier version noted three
+_MOST_HELD = 1 << 20  # rows of validation data, in 12 bytes each
+
+
+@dataclass
+class _Compared:
+    """A validation set that was looked for among the rows trained on.
+
+    Args:
+        count: Its rows.
+        hashes: Their hashes; None where they are too many to hold.
+        fits: The first fit that trained on each of them as of then, 0 for none; None as for `hashes`, or where what was
+            trained on is another thing now.
+        version: As of when; None where that is not known, or where not all rows were looked for.
+    """
+
+    count: int
+    hashes: Words | None
+    fits: NDArray[np.int32] | None
+    version: Version | None
 
 
 class LeakGuard:
@@ -56,17 +64,27 @@ class LeakGuard:
         self._on = on
         self._rows = TrainedRows()
         self._fit = 0
-        self._training: _Watched | None = None
-        self._validation: _Watched | None = None
-        self._found: list[Words] = []  # the first fit that trained on each row of it, 0 for none
-        # How far the first pass over a data set has come: its identity, the pass, batches.
+        self._training: Watched | None = None
+        self._validation: Watched | None = None
+        # Of the rows of it that have come: their hashes, and the first fit that trained on each, 0 for none.
+        self._hashes: list[Words] = []
+        self._found: list[Words] = []
+        # How far the first passes over a data set have come: its identity, the first pass, the last one, its batches.
         self._pass: list[int] | None = None
-        # What was known when the fit began, None where its own rows are in that; validation set -> the same when it
-        # was last compared.
-        self._known: Any = None
-        self._compared: OrderedDict[int, Any] = OrderedDict()
+        # What was known when the fit began, None where its own rows are in that.
+        self._known: Version | None = None
+        self._compared: OrderedDict[int, _Compared] = OrderedDict()
 
-    def begin(self, point: Snapshot, *, fit: int, source: Source, given: Any, resumed: bool) -> None:
+    def begin(
+        self,
+        point: Snapshot,
+        *,
+        fit: int,
+        source: Source,
+        given: Any,
+        resumed: bool,
+        mixed: Mapping[str, Any] | None = None,
+    ) -> None:
         """Begin a fit.
 
         Args:
@@ -75,17 +93,19 @@ class LeakGuard:
             source: Its training data.
             given: The same as it was given: ``(x, y)``, without what is held back.
             resumed: Whether it goes on inside.
+            mixed: What tells which earlier samples are mixed in, as plain data.
         """
         state = point.state.get("trained") or {}
         if not self._rows.are_in(point.tensors):
             self._rows = TrainedRows.of(point.tensors, int(state.get("halvings", 0)))
-            self._compared.clear()
+            for each in self._compared.values():
+                each.fits = each.version = None
         self._pass = state.get("pass")
         self._fit = fit
         self._known = None if resumed else self._rows.version
         self._training = self._validation = None
         if self._on and is_watched(source):
-            watched = _Watched(source, given)
+            watched = Watched(source, given, mixed=mixed)
             if not self._rows.has_set(watched.identity):
                 self._training = watched
 
@@ -98,13 +118,19 @@ class LeakGuard:
         """
         if source is None or not self._on or not is_watched(source) or self._rows.is_empty:
             return
-        watched = _Watched(source, given)
-        if self._known is not None and self._compared.get(watched.identity) == self._known:
+        watched = Watched(source, given)
+        before = self._compared.get(watched.identity)
+        if before is not None and self._known is not None and before.version == self._known:
             return
-        self._validation, self._found = watched, []
-        if watched.source.resident:
+        self._validation, self._hashes, self._found = watched, [], []
+        if before is not None and before.hashes is not None:
+            self._compared.move_to_end(watched.identity)
+            self._hashes = [before.hashes]
+            self._found = [self._rows.first_fits(before.hashes, before=before.fits, since=before.version)]
+            self._tell()
+        elif watched.source.resident:
             for hashes in watched.all_hashes():
-                self._found.append(self._rows.first_fits(hashes))
+                self._look_for(hashes)
             self._tell()
 
     # While the fit trains
@@ -120,15 +146,23 @@ class LeakGuard:
         if watched is None:
             return
         number, stop = feed.cursor.passes, feed.cursor.offset
-        start = stop - block.count
         for hashes in watched.hashes(feed, block):
             self._rows.add(hashes, fit=self._fit)
-        if start != 0 and self._pass != [watched.identity, number, start]:
+        first = self._first_pass(watched, number, stop - block.count)
+        if first is None:
             return  # some of this pass was trained on when nobody looked
-        self._pass = [watched.identity, number, stop]
-        if stop >= watched.source.num_batches:
+        self._pass = [watched.identity, first, number, stop]
+        if stop >= watched.source.num_batches and number - first + 1 >= watched.passes:
             self._rows.add_set(watched.identity)
             self._training = self._pass = None
+
+    def _first_pass(self, watched: Watched, number: int, start: int) -> int | None:
+        """Return the first of the passes that were looked at without a gap up to a place; None where there is one."""
+        if self._pass is not None and len(self._pass) == _PASS_FACTS and self._pass[0] == watched.identity:
+            _, first, last, stop = self._pass
+            if (last, stop) == (number, start) or (last + 1, watched.source.num_batches, 0) == (number, stop, start):
+                return first
+        return number if start == 0 else None
 
     @property
     def is_comparing(self) -> bool:
@@ -139,7 +173,7 @@ class LeakGuard:
         """Look for a block of validation data among what earlier fits trained on."""
         if self._validation is not None:
             for hashes in self._validation.hashes(feed, block):
-                self._found.append(self._rows.first_fits(hashes))
+                self._look_for(hashes)
 
     def end_validation(self) -> None:
         """Warn where the pass that has ended came upon rows that earlier fits trained on."""
@@ -156,88 +190,43 @@ class LeakGuard:
         """Return the plain data that a checkpoint must hold."""
         return {"halvings": self._rows.halvings, "pass": self._pass}
 
+    def _look_for(self, hashes: Words) -> None:
+        self._hashes.append(hashes)
+        self._found.append(self._rows.first_fits(hashes))
+
     def _tell(self) -> None:
         assert self._validation is not None
-        identity, found = self._validation.identity, np.concatenate(self._found)
-        self._validation, self._found = None, []
-        if self._known is not None:
-            self._compared[identity] = self._known
-        while len(self._compared) > _MOST_COMPARED:
-            self._compared.popitem(last=False)
+        watched, hashes, found = self._validation, np.concatenate(self._hashes), np.concatenate(self._found)
+        self._validation, self._hashes, self._found = None, [], []
+        self._note(watched, hashes, found)
         earlier = found[(found > 0) & (found < min(self._fit, MOST_FITS))]
         if not len(earlier):
             return
         halvings = self._rows.halvings
         rows = min(len(earlier) << halvings, len(found))
-        facts = {"set": f"{identity:016x}", "rows": rows, "of": len(found)}
+        # Rows are the same in every process, whatever tells the data from others here.
+        facts = {"set": f"{int(hashes.sum()):016x}", "rows": rows, "of": len(found)}
         if any(event.kind == KIND and event.data.get("facts") == facts for event in self._recorder.events):
             return
         message = _message(self._fit, rows, len(found), np.unique(earlier).tolist(), about=halvings > 0)
         self._recorder.event(KIND, message, fit=self._fit, facts=facts)
         warn(message)
 
-
-def is_watched(source: Source) -> bool:
-    """Return whether rows of a source are looked at; those of streams and of PyDatasets are not."""
-    return isinstance(source, IndexedSource) and source.is_dense
-
-
-# An object that makes a sample when it is asked says nothing of its content: it is known while it lives.
-_samples: ObjectMemory[int] = ObjectMemory(lambda: int.from_bytes(os.urandom(8)))
-
-
-class _Watched:
-    """A data set whose rows are looked at.
-
-    Args:
-        source: The data.
-        given: The same as it was given.
-    """
-
-    def __init__(self, source: Source, given: Any) -> None:
-        assert isinstance(source, IndexedSource)
-        self.source = source
-        self.identity = content_digest(row_arrays(source.arrays)) if source.resident else _identity(source, given)
-
-    def hashes(self, feed: Feed, block: Block) -> Iterator[Words]:
-        """Yield the hashes of the rows of a block, the last one that a feed gave."""
-        source, count = self.source, block.count * block.samples
-        if source.resident and source.num_batches == 1:
-            yield batch_hashes(source.arrays)  # many are the fits of one batch, and this is the quickest way
-            return
-        if feed.source is source and not source.resident:
-            if block.arrays is None:
-                yield from map(batch_hashes, block.batches)
-            else:
-                yield batch_hashes(nested.map_structure(lambda leaf: leaf[:count], block.arrays, none_is_leaf=False))
-            return
-        rows = block.rows
-        if rows is None:  # what stands for the inputs is read from somewhere else
-            start = (feed.cursor.offset - block.count) * source.batch_size
-            rows = source.order(feed.cursor.passes, start, start + count)
-        yield from self._hashes_of(rows)
-
-    def all_hashes(self) -> Iterator[Words]:
-        """Yield the hashes of all rows."""
-        return self._hashes_of(np.arange(self.source.num_samples, dtype=np.int64))
-
-    def _hashes_of(self, rows: Any) -> Iterator[Words]:
-        step = max(1, _PIECE_BYTES * self.source.num_samples // max(1, self.source.size_bytes))
-        for start in range(0, len(rows), step):
-            yield batch_hashes(self.source.take(rows[start : start + step]))
-
-
-def _identity(source: IndexedSource, given: Any) -> int:
-    """Return 64 bits that tell data from other data which is not in memory as a whole."""
-    x, y = given
-    if isinstance(source, SampleSource):
-        return _samples.of(x)
-    about: list[Any] = [type(source).__name__, source.num_samples]
-    if isinstance(x, PartitionSide):
-        about += [x.fraction, x.held_back]
-        x = x.partitions
-    text = json.dumps([*about, fingerprint((x, y))], sort_keys=True)
-    return int(xxhash.xxh3_64_intdigest(text.encode()))
+    def _note(self, watched: Watched, hashes: Words, found: Words) -> None:
+        """Remember what was found, so that only rows that are trained on from now on are looked for next time."""
+        whole = len(hashes) == watched.source.num_samples
+        held = whole and len(hashes) <= _MOST_HELD
+        self._compared[watched.identity] = _Compared(
+            count=len(hashes),
+            hashes=hashes if held else None,
+            fits=found.astype(np.int32) if held else None,
+            version=self._known if whole else None,
+        )
+        self._compared.move_to_end(watched.identity)
+        rows = sum(each.count for each in self._compared.values() if each.hashes is not None)
+        while len(self._compared) > _MOST_COMPARED or rows > _MOST_HELD:
+            _, gone = self._compared.popitem(last=False)
+            rows -= gone.count if gone.hashes is not None else 0
 
 
 def _message(fit: int, rows: int, of: int, fits: list[int], *, about: bool) -> str:

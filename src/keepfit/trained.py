@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+Version = tuple[int, int, int, int]
 
 MOST_ROWS = 1 << 20
 _RECENT = 1 << 16
@@ -50,6 +51,7 @@ class TrainedRows:
         # The recent rows as far as they were looked up in, oldest first.
         self._sorted: list[Words] = []
         self._sorted_count = 0
+        self._settlings = 0
         self._sets = _Log(np.empty(0, np.uint64), most=_MOST_SETS)
         self._known_sets: set[int] = set()
         self._given: dict[str, Any] = {}
@@ -90,9 +92,9 @@ class TrainedRows:
         return not self._settled and not self._recent.count
 
     @property
-    def version(self) -> tuple[int, int, int]:
+    def version(self) -> Version:
         """Something else whenever rows were added."""
-        return self.halvings, sum(map(len, self._settled)), self._recent.count
+        return self.halvings, self._settlings, sum(map(len, self._settled)), self._recent.count
 
     def add(self, hashes: Words, *, fit: int) -> None:
         """Add rows; one that is there already keeps the fit it has.
@@ -110,8 +112,20 @@ class TrainedRows:
             self._recent.append(part)
             self._given = {}
 
-    def first_fits(self, hashes: Words) -> Words:
-        """Return for each row the first fit that trained on it, 0 where none is known."""
+    def first_fits(
+        self, hashes: Words, *, before: NDArray[np.int32] | None = None, since: Version | None = None
+    ) -> Words:
+        """Return for each row the first fit that trained on it, 0 where none is known.
+
+        Args:
+            hashes: What `keepfit.data.row_hashes` gives.
+            before: What this gave for them before, so that only rows that were added since are looked up; or None.
+            since: `version` as of then, or earlier; or None.
+        """
+        if before is not None and since is not None and since[:-1] == self.version[:-1]:
+            found, left = before.astype(np.uint64), np.flatnonzero(before == 0)
+            found[left] = _fits_of(hashes[left] & ~_FIT_MASK, [_different(self._recent.words[since[-1] :])])
+            return found
         if self._sorted_count < self._recent.count:
             begin = 0 if len(self._sorted) == _MOST_SORTED else self._sorted_count
             self._sorted = [*(self._sorted if begin else ()), _different(self._recent.words[begin:])]
@@ -151,6 +165,7 @@ class TrainedRows:
         words = _different(self._recent.words)
         self._recent = _Log(words[:0], most=_RECENT)
         self._sorted, self._sorted_count = [], 0
+        self._settlings += 1
         words = words[_fits_of(words & ~_FIT_MASK, self._settled) == 0]
         while self._settled and len(self._settled[-1]) < 2 * len(words) <= _LONGEST:
             words = np.concatenate([self._settled.pop(), words])

@@ -113,7 +113,8 @@ class Training:
         )
         self._say_conditions(record, point, resumed=resumed)
         self.recorder.put_fit(record)
-        run.leaks.begin(point, fit=record.number, source=self.data.source, given=self.data.given, resumed=resumed)
+        data, mixed = self.data, self.data.mix.detail
+        run.leaks.begin(point, fit=record.number, source=data.source, given=data.given, resumed=resumed, mixed=mixed)
         if self._will_validate(record, done):
             run.leaks.compare(self.data.validation, self.data.validation_given)
         callbacks = callback_list(self.model, self.request, self.callbacks, record, steps=self.data.steps)

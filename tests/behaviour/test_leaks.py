@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit import fit_data, fitting, leaks, trained
+from keepfit import fit_data, fitting, leaks, trained, watched
 from keepfit.errors import InvalidArgument, KeepfitWarning
 from keepfit.snapshot import Snapshot
 from tests.behaviour.processes import Interrupt, Stop, attach_quietly, interrupt
@@ -166,14 +166,14 @@ def test_a_pair_of_sets_is_told_once() -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list to which the numbers of rows are added whose hashes are computed."""
     counts: list[int] = []
-    compute = leaks.batch_hashes
+    compute = watched.batch_hashes
 
     def counted(batch: Any) -> Any:
         hashes = compute(batch)
         counts.append(len(hashes))
         return hashes
 
-    monkeypatch.setattr(leaks, "batch_hashes", counted)
+    monkeypatch.setattr(watched, "batch_hashes", counted)
     return counts
 
 
@@ -188,6 +188,44 @@ def test_rows_are_looked_at_once(looked_at: list[int]) -> None:
         changed[5, 0] += 1
         run.fit(changed, Y[:256], **SHORT)
         assert sum(looked_at) == 256 + 64 + 256
+
+
+@pytest.mark.parametrize("kind", ["arrays", "mapped"])
+def test_validation_data_is_hashed_once_in_a_loop_over_parts(
+    kind: str, looked_at: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many parts come, and each fit is told of all that the fits before it trained on."""
+    held = HELD[0].copy(), HELD[1].copy()
+    held[0][:8], held[1][:8] = X[60:68], Y[60:68]
+    held[0][8:12], held[1][8:12] = X[200:204], Y[200:204]
+    if kind == "mapped":
+        held = mapped(tmp_path, monkeypatch, *held)
+    monkeypatch.setattr(trained, "_RECENT", 100)  # what is known is sorted in twice in between
+    with running() as run:
+        for start in range(0, 256, 32):
+            with warnings.catch_warnings(record=True):
+                warnings.simplefilter("always")
+                part = slice(start, start + 32)
+                run.fit(X[part], Y[part], validation_data=held, **SHORT)
+        assert sum(looked_at) == 256 + 64
+        assert told(run) == [(3, 4, 64), (4, 8, 64), (8, 12, 64)]
+
+
+def test_hashes_of_validation_data_are_held_within_bounds(
+    looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sets that were used last are held; one larger than the bound never is, and is found all the same."""
+    monkeypatch.setattr(leaks, "_MOST_HELD", 50)
+    with running() as run:
+        for start in range(0, 160, 32):
+            for held in (slice(0, 30), slice(30, 60), slice(60, 130)):
+                with warnings.catch_warnings(record=True):
+                    warnings.simplefilter("always")
+                    part = slice(start, start + 32)
+                    run.fit(X[part], Y[part], validation_data=(X[held], Y[held]), **SHORT)
+        kept = [each for each in run.leaks._compared.values() if each.hashes is not None]
+        assert sum(each.count for each in kept) <= 50
+        assert [(rows, of) for _, rows, of in told(run)][-1] == (70, 70)
 
 
 def test_guard_that_is_off_looks_at_nothing(looked_at: list[int], tmp_path: Path) -> None:
@@ -394,12 +432,17 @@ def on_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         return (keepfit.partitions(written(tmp_path), window=2),)
     if request.param == "samples":
         return (Samples(),)
+    return mapped(tmp_path, monkeypatch, X, Y)
+
+
+def mapped(folder: Path, monkeypatch: pytest.MonkeyPatch, x: Any, y: Any) -> tuple[Any, Any]:
+    """Return arrays as memory maps that are not read into memory."""
     monkeypatch.setattr("keepfit.data.adapters.MAPPED_BYTES", 0)
     monkeypatch.setattr(fit_data.training_source, "__kwdefaults__", {**_defaults(fit_data.training_source)})
     monkeypatch.setattr(fit_data.evaluation_source, "__kwdefaults__", {**_defaults(fit_data.evaluation_source)})
-    np.save(tmp_path / "x.npy", X)
-    np.save(tmp_path / "y.npy", Y)
-    return tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", y)
+    return np.load(folder / "x.npy", mmap_mode="r"), np.load(folder / "y.npy", mmap_mode="r")
 
 
 def _defaults(function: Any) -> dict[str, Any]:
@@ -428,6 +471,17 @@ def test_validation_data_on_disk_is_compared_as_it_is_read(on_disk: tuple[Any, .
         assert told(run) == [(2, 100, 320)]
 
 
+def test_validation_data_that_was_compared_in_part_is_compared_again(on_disk: tuple[Any, ...]) -> None:
+    """With ``validation_steps`` some rows are read; all of them count where a later fit reads all."""
+    held = on_disk if len(on_disk) == 2 else on_disk[0]
+    with running() as run:
+        run.fit(X[100:], Y[100:], **SHORT)
+        run.fit(X[100:], Y[100:], validation_data=held, validation_steps=2, **SHORT)
+        assert told(run) == []
+        with said("220 of the 320"):
+            run.fit(X[100:], Y[100:], validation_data=held, **SHORT)
+
+
 def test_what_a_fit_trained_on_counts_in_the_next_one_over_the_same_sets(on_disk: tuple[Any, ...]) -> None:
     """A validation set that was compared while its rows were trained on is compared again."""
     held = on_disk if len(on_disk) == 2 else on_disk[0]
@@ -450,6 +504,82 @@ def test_split_of_partitions_is_silent_and_found_after_a_fit_on_all(tmp_path: Pa
         run.fit(data, **SHORT)
         with pytest.warns(KeepfitWarning, match=r"^(\d+) of the \1 rows that fit 2"):
             run.fit(data, validation_split=0.2, **SHORT)
+
+
+def functions(*rows: slice) -> Any:
+    """Return functions as partitions, always of the same sizes and first rows."""
+    return keepfit.partitions([lambda part=part: (X[part], Y[part]) for part in (slice(0, 10), *rows)])
+
+
+def test_functions_of_equal_sizes_are_all_looked_at(looked_at: list[int]) -> None:
+    """What one set of functions returns says nothing of another; the same object is looked at once."""
+    with running() as run:
+        for data in (functions(slice(10, 60)), functions(slice(60, 110))):
+            for _ in range(2):
+                run.fit(data, epochs=2, **SHORT)
+        assert sum(looked_at) == 120
+        with said("110 of the 120"):
+            run.fit(X[:1], Y[:1], validation_data=(X[:120], Y[:120]), **SHORT)
+
+
+def test_functions_of_equal_sizes_are_all_compared() -> None:
+    """Validation data of functions is told of, whatever other functions were, and each set once."""
+    with running() as run:
+        run.fit(X[:60], Y[:60], **SHORT)
+        sets = [functions(slice(60, 80)), functions(slice(50, 70))]
+        for _ in range(2):
+            for held in sets:
+                with warnings.catch_warnings(record=True):
+                    warnings.simplefilter("always")
+                    run.fit(X[:60], Y[:60], validation_data=held, **SHORT)
+        assert told(run) == [(2, 10, 30), (3, 20, 30)]
+
+
+def test_samples_that_are_held_back_are_told_of_once(tmp_path: Path, looked_at: list[int]) -> None:
+    """A split of an object that gives samples is the same in every fit, and its rows are in every process."""
+    data = Samples()
+    for process in range(2):
+        with running(tmp_path, mode="append") as run:
+            looked_at.clear()
+            for number in range(3):
+                with warnings.catch_warnings(record=True):
+                    warnings.simplefilter("always")
+                    run.fit(data, validation_split=0.2 if process or number else 0.0, epochs=2, **SHORT)
+            assert len(told(run)) == 1
+            # Once all, and once both sides of the split; in another process the sides again.
+            assert sum(looked_at) == (320 if process else 640)
+        data = Samples()
+
+
+def test_samples_mixed_in_are_looked_at_too() -> None:
+    """Beside sample objects too, which tell nothing of their content."""
+
+    class Shifted(Samples):
+        def __init__(self, shift: int) -> None:
+            self.shift = shift
+
+        def __getitem__(self, index: int) -> Any:
+            return X[index] + (self.shift if index > 100 else 0), Y[index]
+
+    with running() as run:
+        run.fit(X[:20] + 5, Y[:20], rehearse=0.0, **SHORT)
+        for data in (Shifted(0), Shifted(1)):
+            run.fit(data, rehearse=0.2, **SHORT)
+        with said("64 of the 64"):
+            run.fit(X[:20], Y[:20], validation_data=(X[256:] + 1, Y[256:]), **SHORT)
+
+
+def test_earlier_samples_count_when_they_come() -> None:
+    """Those of a fit that was closed before it trained on them, mixed in over several passes."""
+    with running(reservoir=1000) as run:
+        with pytest.raises(KeyboardInterrupt):
+            run.fit(X, Y, shuffle=False, callbacks=[Stop(1)], **SHORT)
+        run.fit(X[:20] + 5, Y[:20], rehearse=0.5, epochs=2, **SHORT)
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            run.fit(X[:20] + 5, Y[:20], rehearse=0.5, epochs=40, **SHORT)
+        with said("320 of the 320"):
+            run.fit(X[:1] - 9, Y[:1], validation_data=(X, Y), **SHORT)
 
 
 def test_streams_and_batches_of_the_user_are_not_looked_at(looked_at: list[int]) -> None:

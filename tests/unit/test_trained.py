@@ -60,6 +60,22 @@ def test_nothing_is_found_where_nothing_was_added() -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", [1, 5, 40, 64, 200])
+def test_looking_for_what_was_added_since_finds_what_looking_for_all_does(size: int) -> None:
+    """Whether the rows were sorted in or thinned out meanwhile; twice the same rows change nothing."""
+    rows, given = TrainedRows(), hashes(3000)
+    given[1500:1600] = given[:100]
+    looked = np.concatenate([given[::3], hashes(100)])
+    found = since = None
+    for fit, start in enumerate(range(0, len(given), size), start=1):
+        rows.add(given[start : start + size], fit=fit)
+        found = rows.first_fits(looked, before=found, since=since).astype(np.int32)
+        since = rows.version
+        assert np.array_equal(found, rows.first_fits(looked))
+    assert np.count_nonzero(found) > 0
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("size", [1, 7, 64, 65, 5000])
 def test_pieces_do_not_matter(size: int) -> None:
     """What is kept is the same however the rows were cut into pieces, which time decides."""

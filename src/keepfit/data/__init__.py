@@ -9,7 +9,7 @@ from keepfit.data.partitioned import Partitions, PartitionSource, load_code, par
 from keepfit.data.partitioned import Side as PartitionSide
 from keepfit.data.rehearsed import RehearsedSource
 from keepfit.data.row_hashes import batch_hashes, content_digest, row_arrays, row_hashes
-from keepfit.data.samples import SampleSource
+from keepfit.data.samples import SampleRows, SampleSource
 from keepfit.data.sampling import EVERY, Sample, bound_of, sample_of
 from keepfit.data.source import BatchSource, IndexedSource, Source, StreamSource
 from keepfit.data.split import split_validation
@@ -26,6 +26,7 @@ __all__ = [
     "Permutation",
     "RehearsedSource",
     "Sample",
+    "SampleRows",
     "SampleSource",
     "Source",
     "StreamSource",

@@ -34,6 +34,11 @@ class RehearsedSource(IndexedSource):
         fraction: Share of earlier samples in a pass, above 0 and below 1.
         seed: Seed of the orders, 0 or more.
         shuffle: Whether earlier samples come in random order.
+
+    Attributes:
+        new: The new samples.
+        old_count: How many earlier samples there are.
+        old_places: How many of them come in a pass.
     """
 
     is_dense = True
@@ -49,11 +54,11 @@ class RehearsedSource(IndexedSource):
         seed: int,
         shuffle: bool,
     ) -> None:
-        self._new = new
+        self.new = new
         self._load = kept
         self._kept: Any = None
         self._weights = keras.utils.unpack_x_y_sample_weight(like)[2]
-        self._count = count
+        self.old_count = count
         self._seed = rehearsal_seed(seed)
         self._shuffle = shuffle
         self._permutation: tuple[int, Permutation] | None = None
@@ -66,51 +71,51 @@ class RehearsedSource(IndexedSource):
 
     def peek(self) -> Any:
         """Return the first new samples, filled up with earlier ones where they are fewer than a batch."""
-        missing = min(self.batch_size, self.num_samples) - self._new.num_samples
+        missing = min(self.batch_size, self.num_samples) - self.new.num_samples
         if missing <= 0:
-            return self._complete(self._new.peek())
-        first = np.arange(self._new.num_samples, dtype=np.int64)
-        return self.take(np.concatenate([first, self._new.num_samples + np.arange(missing) % self._count]))
+            return self._complete(self.new.peek())
+        first = np.arange(self.new.num_samples, dtype=np.int64)
+        return self.take(np.concatenate([first, self.new.num_samples + np.arange(missing) % self.old_count]))
 
     def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return a stretch of a pass; earlier samples are counted on behind the new ones."""
         old, before = self._old(start, stop)
         order = np.empty(stop - start, np.int64)
         first, count = start - before, int(np.count_nonzero(~old))
-        order[~old] = self._new.order(number, first, first + count)
-        order[old] = self._old_rows(number, before, len(order) - count) + self._new.num_samples
+        order[~old] = self.new.order(number, first, first + count)
+        order[old] = self._old_rows(number, before, len(order) - count) + self.new.num_samples
         return order
 
     def take(self, indices: NDArray[np.int64]) -> Any:
         """Return samples by the numbers that `order` gives."""
-        old = indices >= self._new.num_samples
-        new = None if old.all() else self._new.take(indices[~old])
-        return self._mixed(new, indices[old] - self._new.num_samples, old, room=0)
+        old = indices >= self.new.num_samples
+        new = None if old.all() else self.new.take(indices[~old])
+        return self._mixed(new, indices[old] - self.new.num_samples, old, room=0)
 
     def read(self, number: int, start: int, stop: int, *, room: int = 0) -> Any:
         """Return a stretch of a pass; the new samples in it are a stretch of theirs."""
         old, before = self._old(start, stop)
         first, count = start - before, int(np.count_nonzero(~old))
         if count == len(old):
-            return self._complete(self._new.read(number, first, first + count, room=room))
-        new = self._new.read(number, first, first + count) if count else None
+            return self._complete(self.new.read(number, first, first + count, room=room))
+        new = self.new.read(number, first, first + count) if count else None
         return self._mixed(new, self._old_rows(number, before, len(old) - count), old, room=room)
 
     def get_state(self) -> dict[str, Any] | None:
         """Return that of the new samples."""
-        return self._new.get_state()
+        return self.new.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Set that of the new samples."""
-        self._new.set_state(state)
+        self.new.set_state(state)
 
     def take_told(self) -> list[str]:
         """Return what was said of the new samples."""
-        return self._new.take_told()
+        return self.new.take_told()
 
     def close(self) -> None:
         """Let go of workers."""
-        self._new.close()
+        self.new.close()
 
     def _old(self, start: int, stop: int) -> tuple[NDArray[np.bool_], int]:
         """Return which places of a stretch have earlier samples, and how many lie before it."""
@@ -124,8 +129,8 @@ class RehearsedSource(IndexedSource):
         rows = np.empty(count, np.int64)
         first, done = number * self.old_places + start, 0
         while done < count:
-            turn, at = divmod(first + done, self._count)
-            length = min(count - done, self._count - at)
+            turn, at = divmod(first + done, self.old_count)
+            length = min(count - done, self.old_count - at)
             rows[done : done + length] = self._turn(turn, at, at + length)
             done += length
         return rows
@@ -134,7 +139,7 @@ class RehearsedSource(IndexedSource):
         if not self._shuffle:
             return np.arange(start, stop, dtype=np.int64)
         if self._permutation is None or self._permutation[0] != turn:
-            self._permutation = (turn, Permutation(self._seed, turn, self._count))
+            self._permutation = (turn, Permutation(self._seed, turn, self.old_count))
         return self._permutation[1].stretch(start, stop)
 
     def _mixed(self, new: Any, rows: NDArray[np.int64], old: NDArray[np.bool_], *, room: int) -> Any:

@@ -30,17 +30,21 @@ class SampleRows:
     Args:
         data: Has ``__len__`` and ``__getitem__``.
         rows: Which samples, rising.
+        fraction: How many of the object's samples are held back for validation.
+        held_back: Whether it is those.
     """
 
-    def __init__(self, data: Any, rows: NDArray[np.int64]) -> None:
-        self._data = data
+    def __init__(self, data: Any, rows: NDArray[np.int64], *, fraction: float, held_back: bool) -> None:
+        self.data = data
+        self.fraction = fraction
+        self.held_back = held_back
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Any:
-        return self._data[int(self._rows[index])]
+        return self.data[int(self._rows[index])]
 
 
 class SampleSource(IndexedSource):

@@ -58,7 +58,10 @@ def split_validation(x: Any, y: Any, sample_weight: Any, validation_split: float
         raise unnamed_target(x)
     if _gives_samples(x):
         check_alone(type(x).__name__, y=y, sample_weight=sample_weight)
-        train, held_back = (SampleRows(x, rows) for rows in _sides(len(x), validation_split))
+        train, held_back = (
+            SampleRows(x, rows, fraction=validation_split, held_back=back)
+            for back, rows in zip((False, True), _sides(len(x), validation_split), strict=True)
+        )
         return (train, None, None), (held_back, None, None)
     leaves = named_leaves(x=x, y=y, sample_weight=sample_weight)
     if any(is_store(leaf) for _, leaf in leaves):
