@@ -207,6 +207,72 @@ def part_optimizer() -> tuple[Any, Any, Any]:
     return model, x, y
 
 
+class Adversaries(keras.Model):
+    """A generator and a discriminator, each with an optimizer of its own and none that is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = keras.Sequential([keras.Input((3,)), keras.layers.Dense(6, activation="tanh")])
+        self.discriminator = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
+        self.seeds = keras.random.SeedGenerator(4)
+        self.trackers = [keras.metrics.Mean(name="d_loss"), keras.metrics.Mean(name="g_loss")]
+
+    def compile(self, g_optimizer: Any, d_optimizer: Any) -> None:
+        super().compile(optimizer=None)
+        self.optimizers = {"g": g_optimizer, "d": d_optimizer}
+
+    @property
+    def metrics(self) -> list[Any]:
+        return self.trackers
+
+    def call(self, x: Any) -> Any:
+        return self.discriminator(x)
+
+    def losses_of(self, real: Any) -> tuple[Any, Any]:
+        """Return the losses of discriminator and generator."""
+        noise = keras.random.normal((real.shape[0] or keras.ops.shape(real)[0], 3), seed=self.seeds)
+        fake = self.generator(noise)
+        right, wrong = (self.discriminator(each, training=True) for each in (real, fake))
+        softplus = keras.ops.softplus
+        return keras.ops.mean(softplus(-right) + softplus(wrong)), keras.ops.mean(softplus(-wrong))
+
+    def sides(self) -> list[tuple[str, Any]]:
+        return [("d", self.discriminator.trainable_weights), ("g", self.generator.trainable_weights)]
+
+    def train_step(self, data: Any) -> Any:
+        real = data[0]
+        for which, (side, weights) in enumerate(self.sides()):
+            loss, gradients = getattr(self, f"slopes_{keras.backend.backend()}")(real, which, weights)
+            self.optimizers[side].apply(gradients, weights)
+            self.trackers[which].update_state(loss)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def slopes_tensorflow(self, real: Any, which: int, weights: Any) -> Any:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = self.losses_of(real)[which]
+        return loss, tape.gradient(loss, weights)
+
+    def slopes_torch(self, real: Any, which: int, weights: Any) -> Any:
+        self.zero_grad()
+        loss = self.losses_of(real)[which]
+        loss.backward()
+        return loss.detach(), [variable.value.grad for variable in weights]
+
+    def test_step(self, data: Any) -> Any:
+        for tracker, loss in zip(self.trackers, self.losses_of(data[0]), strict=True):
+            tracker.update_state(loss)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+
+def adversaries() -> tuple[Any, Any, Any]:
+    """Two optimizers, none of which is the compiled one."""
+    model = Adversaries()
+    model.compile(keras.optimizers.Adam(1e-2), keras.optimizers.RMSprop(1e-2))
+    return model, *regression_data()
+
+
 class PenalisedDense(keras.layers.Dense):
     """A layer that adds a loss of its own."""
 
@@ -284,8 +350,9 @@ def frozen_backbone() -> tuple[Any, Any, Any]:
     return model, *regression_data()
 
 
-# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs.
-_IMPOSSIBLE = {"torch": ("stateful_lstm",)}.get(keras.backend.backend(), ())
+# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs. On JAX a step is
+# given the state of the compiled optimizer only.
+_IMPOSSIBLE = {"torch": ("stateful_lstm",), "jax": ("adversaries",)}.get(keras.backend.backend(), ())
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     maker.__name__: maker
     for maker in (
@@ -296,6 +363,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         two_in_two_out,
         custom_train_step,
         part_optimizer,
+        adversaries,
         added_loss,
         mixed_precision,
         averaged_weights,
@@ -311,6 +379,7 @@ _DRAWING = (
     "dropout_batch_norm",
     "custom_train_step",
     "part_optimizer",
+    "adversaries",
     "gradient_accumulation",
     "convolution",
     "frozen_backbone",

@@ -10,9 +10,10 @@ import keras
 from keepfit import _keras, evaluation
 from keepfit.ahead import taken
 from keepfit.callbacks import has_predict_batch_hooks, has_test_batch_hooks, make_progress
+from keepfit.compiled import check_compiled, check_trains
 from keepfit.data import class_weighted, evaluation_source
 from keepfit.engine.base import Block
-from keepfit.errors import InvalidArgument, NotCompiled
+from keepfit.errors import InvalidArgument
 from keepfit.evaluated import answer, note, question
 from keepfit.feed import Feed, batch_samples
 from keepfit.interrupts import Interrupts
@@ -36,7 +37,7 @@ def evaluate(
     return_dict: bool = False,
 ) -> Any:
     """Evaluate; see ``keras.Model.evaluate``."""
-    _check_compiled(run.model, "evaluate")
+    check_compiled(run.model, "evaluate")
     x, y, sample_weight = taken(x, y, sample_weight)
     source = evaluation_source(x, y, sample_weight, batch_size=batch_size, steps=steps)
     progress = make_progress(
@@ -106,7 +107,7 @@ def train_on_batch(
     return_dict: bool = False,
 ) -> Any:
     """Train on one batch; see ``keras.Model.train_on_batch``."""
-    _check_compiled(run.model, "train_on_batch")
+    check_trains(run.model, "train_on_batch")
     if class_weight is not None:
         if sample_weight is not None:
             raise InvalidArgument(
@@ -120,6 +121,7 @@ def train_on_batch(
     run.model.reset_metrics()
     outcome = run.engine.train(block)
     run.engine.unsettled = False
+    run.engine.refresh()  # an optimizer of the step's own may have been built
     _count_batch(run, batch)
     logs = outcome.logs()
     return logs if return_dict else _keras.flat_logs(run.model, logs)
@@ -127,7 +129,7 @@ def train_on_batch(
 
 def test_on_batch(run: Run, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
     """Evaluate one batch; see ``keras.Model.test_on_batch``."""
-    _check_compiled(run.model, "test_on_batch")
+    check_compiled(run.model, "test_on_batch")
     batch, block = _one_block(x, y, sample_weight)
     run.inventory.ready(batch, trains=False)
     run.engine.prepare(batch, plan=run.plan, verb="test")
@@ -181,11 +183,6 @@ def _count_batch(run: Run, batch: Any) -> None:
 
 def _shown(logs: dict[str, Any]) -> str:
     return "".join(f" | {name} {value:.4g}" for name, value in logs.items() if isinstance(value, float))
-
-
-def _check_compiled(model: Any, verb: str) -> None:
-    if not _keras.is_compiled(model):
-        raise NotCompiled(f"The model is not compiled. Nothing was changed. Call model.compile() before {verb}().")
 
 
 def _callback_list(run: Run, callbacks: Any, *, steps: int | None) -> Any:

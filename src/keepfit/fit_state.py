@@ -47,16 +47,17 @@ class FitState:
         self.done = replace(self.done, begun=True, steps=0, trained=False, logs={})
         self.good = True
 
-    def count(self, steps: int, *, samples: int) -> None:
-        """Count finished steps.
+    def count(self, outcome: Outcome, *, samples: int) -> None:
+        """Count the steps of a dispatch, with the logs of the last one: whatever comes next finds both.
 
         Args:
-            steps: How many.
-            samples: In each of them.
+            outcome: What the dispatch gave.
+            samples: In each of its steps.
         """
-        position = self.position
+        position, steps = self.position, outcome.count
         self.position = replace(position, step=position.step + steps, samples=position.samples + steps * samples)
         self.done = replace(self.done, steps=self.done.steps + steps)
+        self.latest = outcome
 
     def end_epoch(self, array_logs: dict[str, Any]) -> None:
         """Count a finished epoch.

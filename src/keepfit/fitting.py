@@ -17,8 +17,8 @@ from keepfit.callbacks import (
 )
 from keepfit.caveats import other_length, other_validation
 from keepfit.clock import Position
+from keepfit.compiled import check_trains
 from keepfit.ends import Ends, phase_of, rewound, set_by_hand
-from keepfit.errors import NotCompiled
 from keepfit.first_look import explained
 from keepfit.fit_data import FitData
 from keepfit.fit_progress import FitProgress
@@ -101,10 +101,7 @@ class FitCall:
     def _prepare(self) -> None:
         """Check the arguments, read the sources, and bring the model to where the run stands."""
         request = self.request
-        if not self.model.compiled or self.model.optimizer is None:
-            raise NotCompiled(
-                "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before fit()."
-            )
+        check_trains(self.model, "fit")
         given = nested.flatten(request.callbacks) if request.callbacks else []
         self.callbacks, self._dropped = drop_backup_and_restore(given)
         self.data = FitData(self.run, request)

@@ -71,7 +71,7 @@ class Inventory:
             # How it begins is for the next call that trains to say; until then the last one's state stays known.
             self._listed = known
             return
-        if trains or last.built:
+        if trains or (last is not None and last.built):
             self._begin_optimizer()
         changes = VariableChanges() if known is None else VariableChanges.between(known, self.run.engine.variables)
         if changes:
@@ -136,6 +136,10 @@ class Inventory:
 
     def _carry_optimizer(self, last: Any, before: dict[str, Any], *, fresh: bool) -> None:
         """Let a newly compiled optimizer of the same class go on with the state of the last one."""
+        if self.run.model.optimizer is None:
+            name = type(last).__name__
+            self.run.notice(f"The model is compiled without an optimizer now: the state of {name} is let go.")
+            return
         if fresh or type(last) is not type(self.run.model.optimizer):
             why = "as fresh= asks" if fresh else f"since the last one was {type(last).__name__}"
             self.run.notice(

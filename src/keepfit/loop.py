@@ -30,9 +30,10 @@ from keepfit.keeper import Keeper
 from keepfit.leaks import LeakGuard
 from keepfit.logs import arrays, numbers
 from keepfit.pace import Pace
-from keepfit.phases import current_rate
+from keepfit.phases import current_rate, fresh_values
 from keepfit.recorder import Recorder
 from keepfit.snapshot import Snapshot
+from keepfit.state import unbuilt_optimizers
 
 
 @dataclass
@@ -119,6 +120,8 @@ class FitLoop:
             watched=self._watched,
         )
         self._said_nonfinite = False
+        # Optimizers that the first step has yet to build, and what it builds to be listed.
+        self._unbuilt = bool(unbuilt_optimizers(model))
         self.last_logs: dict[str, Any] = {}
         # The global generators before the fit, where they are known.
         self.began: Any = None
@@ -198,7 +201,7 @@ class FitLoop:
                     break
                 if behind is not None:
                     clock = self._settle(behind, behind_step, clock)
-                behind = self.state.latest = outcome
+                behind = outcome
                 behind_step = step
                 if self._batch_hooks is not None:
                     self._batch_hooks.after(self.state.done.steps, outcome.logs)
@@ -226,14 +229,26 @@ class FitLoop:
                 hooks.before(step)
             outcome = self.engine.train(block)
         except BaseException:
+            self._begin_optimizers_anew()
             if not self.engine.is_lost():
                 self.feed.put_back(block)
             raise
-        self.state.count(block.count, samples=block.samples)
+        self.state.count(outcome, samples=block.samples)
         # Until here a second Ctrl-C finds steps that are in the variables and not in the counters.
         self.engine.unsettled = False
+        if self._unbuilt:
+            self._unbuilt = False
+            self.engine.refresh()
         self.leaks.trained(self.feed, block)
         return outcome
+
+    def _begin_optimizers_anew(self) -> None:
+        """Let optimizers begin as they were made that a first step has built before it failed."""
+        if self._unbuilt:
+            known = set(self.engine.variables.names)
+            variables = self.engine.refresh()
+            fresh = fresh_values(self.model, set(variables.names) - known)
+            variables.assign(fresh, skip=lambda name: name not in fresh)
 
     def _most_steps(self) -> int:
         """Return how many steps the next dispatch may have."""

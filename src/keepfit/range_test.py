@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keepfit import randomness
+from keepfit.compiled import check_optimizer
 from keepfit.data import IndexedSource, fingerprint, training_source
 from keepfit.engine.base import Block
-from keepfit.errors import InvalidArgument, NotCompiled
+from keepfit.errors import InvalidArgument
 from keepfit.evaluated import question
 from keepfit.feed import Feed
 from keepfit.interrupts import Interrupts
@@ -132,11 +133,7 @@ def find_learning_rate(
 
 
 def _check(run: Run, lowest: float, highest: float, steps: int) -> None:
-    if not run.model.compiled or run.model.optimizer is None:
-        raise NotCompiled(
-            "The model is not compiled. Nothing was changed. "
-            "Call model.compile(optimizer, loss) before find_learning_rate()."
-        )
+    check_optimizer(run.model, "find_learning_rate")
     for name, value in (("lowest", lowest), ("highest", highest)):
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value <= 0:

@@ -13,8 +13,9 @@ import numpy as np
 import xxhash
 
 from keepfit import _keras, evaluation, randomness
+from keepfit.compiled import check_compiled
 from keepfit.data import IndexedSource, evaluation_source
-from keepfit.errors import InvalidArgument, NotCompiled
+from keepfit.errors import InvalidArgument
 from keepfit.feed import Feed
 from keepfit.forgetting import Forgetting
 from keepfit.interrupts import Interrupts
@@ -35,8 +36,7 @@ Logs = dict[str, float]
 
 def forgetting(run: Run, *, metric: str | None) -> Forgetting:
     """Return the matrix; see `keepfit.Run.forgetting`."""
-    if not _keras.is_compiled(run.model):
-        raise NotCompiled("The model is not compiled. Nothing was changed. Call model.compile() before forgetting().")
+    check_compiled(run.model, "forgetting")
     _check_known(run, metric)
     columns = _columns(run)
     if not columns:

@@ -9,7 +9,7 @@ from keepfit import randomness
 from keepfit.clock import Position
 from keepfit.ends import Ends
 from keepfit.errors import StateNotKept
-from keepfit.phases import CLOCK_NAME, begin_as, fresh_values, has_trained, match, settle
+from keepfit.phases import CLOCK_NAME, begin_as, fresh_values, match, settle, untrained
 from keepfit.place import OpenFit, Place
 from keepfit.recipe import Recipe
 from keepfit.snapshot import Snapshot, parted
@@ -22,21 +22,19 @@ if TYPE_CHECKING:
 def restore(run: Run, snapshot: Snapshot) -> None:
     """Put variables and global generators as a snapshot has them."""
     values = snapshot.variables()
-    if run.model.optimizer is not None:
-        begin_as(run.model, values)
-        if run.model.optimizer.built:
-            match(run.model, values)
-            run.inventory.list_anew()
+    begin_as(run.model, values)
+    if run.model.optimizer is not None and run.model.optimizer.built:
+        match(run.model, values)
+    run.inventory.list_anew()
     variables = run.engine.variables
     # Compiled metrics get their variables with the first batch; what was kept of them waits for it.
     run.inventory.pending = {name: value for name, value in values.items() if name not in set(variables.names)}
     if any(name.startswith("metrics/") and name not in values for name in variables.names):
         run.model.reset_metrics()
     unassigned = variables.assign(values)
-    if not has_trained(values):
-        # A state of before the optimizer was built: it begins anew, with the weights that are there now.
-        lacking = [name for name in unassigned if name.startswith("optimizer/")]
-        fresh = fresh_values(run.model, lacking)
+    # A state of before an optimizer was built: it begins anew, with the weights that are there now.
+    fresh = fresh_values(run.model, untrained(unassigned, values))
+    if fresh:
         variables.assign(fresh, skip=lambda name: name not in fresh)
         unassigned = [name for name in unassigned if name not in fresh]
     settle(run.model)

@@ -128,8 +128,8 @@ def variables_of(model: Any) -> Variables:
         _add(names, _optimizer_names(optimizer, "optimizer", names))
         served = {id(variable) for variable in optimizer_list}
         others += [slot.variable for slot in _all_slots(optimizer) if id(slot.variable) not in served]
-    for path, other in _other_optimizers(model, optimizer):
-        _add(names, _optimizer_names(other, f"optimizers/{path}", names))
+    for path, other in other_optimizers(model):
+        _add(names, _optimizer_names(other, path, names))
         others += list(other.variables)
     _add(names, _metric_names(model))
     counted = {id(v) for v in (*model.variables, *optimizer_list, *model.metrics_variables, *others)}
@@ -152,6 +152,29 @@ def variables_of(model: Any) -> Variables:
     ]
     trainable, non_trainable, slots, metrics, further = lists.values()
     return Variables(trainable, non_trainable, slots, metrics, further, names=ordered)
+
+
+def other_optimizers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the optimizers that a model holds beside the compiled one, each with the path of its names."""
+    main = getattr(model, "optimizer", None)
+    for attribute, value in _attributes(model):
+        members: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            members = value.items()
+        elif isinstance(value, (list, tuple)):
+            members = enumerate(value)
+        else:
+            members = [("", value)]
+        for key, member in members:
+            if isinstance(member, keras.optimizers.Optimizer) and member is not main:
+                yield f"optimizers/{attribute}/{key}".rstrip("/"), member
+
+
+def unbuilt_optimizers(model: Any) -> list[Any]:
+    """Return the optimizers that a training step of the model's own is going to build when it first runs."""
+    if not _keras.has_own_train_step(model):
+        return []
+    return [each for _, each in other_optimizers(model) if _keras.can_be_built(each)]
 
 
 def are_alike(one: Any, other: Any) -> bool:
@@ -255,20 +278,6 @@ def _all_slots(optimizer: Any) -> Iterator[Slot]:
         for member in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(member, keras.optimizers.Optimizer):
                 yield from _all_slots(member)
-
-
-def _other_optimizers(model: Any, main: Any) -> Iterator[tuple[str, Any]]:
-    for attribute, value in _attributes(model):
-        members: Iterable[tuple[Any, Any]]
-        if isinstance(value, dict):
-            members = value.items()
-        elif isinstance(value, (list, tuple)):
-            members = enumerate(value)
-        else:
-            members = [("", value)]
-        for key, member in members:
-            if isinstance(member, keras.optimizers.Optimizer) and member is not main:
-                yield f"{attribute}/{key}".rstrip("/"), member
 
 
 def _metric_names(model: Any) -> Iterator[tuple[int, str]]:

@@ -350,3 +350,28 @@ def test_second_ctrl_c_amid_a_dispatch_goes_back_to_a_whole_state(
         run.engine.unsettled = False
         run.fit(x, y, epochs=3, **arguments)
         assert (state_bits(model) == whole) is noticed
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_ctrl_c_while_a_dispatch_is_waited_for_keeps_the_logs_of_the_next(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for one dispatch is where the next one is under way: its logs are those of its epoch all the same."""
+    arguments: dict[str, Any] = {"batch_size": 16, "verbose": 0, "epochs": 4}
+    whole = control("dropout_batch_norm", 4)
+    model, x, y = make("dropout_batch_norm")
+    with keepfit.Run(model) as run, monkeypatch.context() as amid:
+        waits = [0]
+
+        def interrupted(steps: int, seconds: float) -> None:
+            waits[0] += 1
+            if waits[0] == number:
+                raise KeyboardInterrupt
+
+        amid.setattr(run.pace, "note", interrupted)
+        amid.setattr(type(run.pace), "steps", 2)
+        with pytest.raises(KeyboardInterrupt):
+            run.fit(x, y, **arguments)
+        history = run.fit(x, y, **arguments)
+        assert differing(whole[0], state_bits(model)) == []
+        assert joined_history([history]) == whole[1]

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keepfit import _keras, nested
+from keepfit.state import other_optimizers
 
 # A script may go back and forth between a few sets of trained layers; one that gives every fit a schedule of its own
 # would keep a program for each.
@@ -59,7 +60,7 @@ def programs_of(key: ProgramKey, kept: OrderedDict[ProgramKey, dict[Any, Any]]) 
 def program_key(model: Any) -> ProgramKey:
     """Return what the model's step functions depend on, as it is now.
 
-    Compiling the model again, another optimizer, another schedule (or one of
+    Compiling the model again, another optimizer (one of its step's own too), another schedule (or one of
     Keras's that was changed), another set of trainable variables or of metrics,
     or a changed plain setting of a layer or optimizer (``dropout.rate``,
     ``optimizer.clipnorm``) gives another key. A number given to
@@ -68,7 +69,7 @@ def program_key(model: Any) -> ProgramKey:
     optimizer = model.optimizer
     objects: list[Any] = [_keras.compile_marker(model), optimizer, *model.trainable_variables, *model.metrics_variables]
     plain: list[Any] = [bool(model.run_eagerly), bool(model.jit_compile), keras.config.floatx()]
-    for part in _optimizers(optimizer):
+    for part in (*_optimizers(optimizer), *_own_optimizers(model)):
         rate = _keras.rate_holder(part)
         if told := _told_schedule(rate):
             plain.append(told)
@@ -103,6 +104,13 @@ def _optimizers(optimizer: Any) -> Iterator[Any]:
     yield from _optimizers(inner)
     for member in getattr(optimizer, "optimizers", ()) or ():
         yield from _optimizers(member)
+
+
+def _own_optimizers(model: Any) -> Iterator[Any]:
+    """Yield the optimizers that a training step of the model's own may use beside the compiled one."""
+    if _keras.has_own_train_step(model):
+        for _, each in other_optimizers(model):
+            yield from _optimizers(each)
 
 
 def _plain_settings(part: Any) -> list[Any]:

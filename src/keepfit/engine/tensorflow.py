@@ -21,7 +21,7 @@ from keepfit.engine.host import host_number, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key, programs_of
 from keepfit.engine.tensors import Spec, bytes_of, concatenated, host_output, is_dense, leaves_of, own_tensor, tensor
 from keepfit.errors import EngineError
-from keepfit.state import Variables, variables_of
+from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # A block is large enough that a dispatch costs little and small enough that it fits a cache.
 _BLOCK_BYTES = 4 << 20
@@ -228,9 +228,21 @@ class TensorFlowEngine(Engine):
     def _step(self, name: str, spec: Spec) -> _Step:
         key = (name, spec)
         if key not in self._programs:
+            waiting = name == "train" and unbuilt_optimizers(self.model)
             self._programs[key] = _Step(self.model, name, spec)
+            if waiting:
+                self._list_anew()
         found: _Step = self._programs[key]
         return found
+
+    def _list_anew(self) -> None:
+        """List what a step of the model's own has built as it was traced; what was traced so far stays."""
+        key = program_key(self.model)
+        self._kept[key] = self._programs
+        if self._key is not None:
+            self._kept.pop(self._key, None)
+        self._key = key
+        self.variables = variables_of(self.model)
 
     def _loop(self, name: str, data: Any) -> Callable[..., Any]:
         """Return a program whose number of steps is an argument, so that cutting training changes no bit."""

@@ -20,7 +20,7 @@ from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
 from keepfit.engine.torch_library import Library, loss_of
 from keepfit.errors import warn
-from keepfit.state import Variables, variables_of
+from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # A block is small enough that a dispatch stays prompt whatever the data.
 _BLOCK_BYTES = 4 << 20
@@ -177,6 +177,9 @@ class TorchEngine(Engine):
             return plan, "pinned with plan="
         batch = nested.map_structure(_tensor, batch)
         with self._mode(training=verb == "train"):
+            if verb == "train" and unbuilt_optimizers(self.model):
+                self._library.build_optimizers(self._step(verb), batch)
+                self.refresh()
             program = self._library.program(verb, self._step(verb), batch, self.variables, self._key)
         if program is None:
             return "stepwise", f"the step cannot be captured: {self._library.reason(verb, batch)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from keepfit.engine.torch_capture import record
 from keepfit.engine.torch_program import Program
 from keepfit.engine.torch_recording import NotCapturedError
 from keepfit.engine.torch_watch import Watch, has_hooks
-from keepfit.state import Variables
+from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # Batches of another shape than those of `prepare` are captured when they have come so often.
 _SEEN_BEFORE = 8
@@ -98,6 +99,35 @@ class Library:
         entry = self._entries[place] = self._captured(step, batch, tensors)
         return entry.program
 
+    def build_optimizers(self, step: Callable[[Any], Any], batch: Any) -> None:
+        """Build the optimizers that a step of the model's own would build when it first runs; leave no other trace.
+
+        A capture would make their slots, and could not put that back. A step that
+        cannot be captured builds them itself.
+        """
+        while waiting := unbuilt_optimizers(self._model):
+            # With the slots of those that were built since, which the step goes through before it comes to the next.
+            tensors = [_keras.value(v) for v in variables_of(self._model).all()]
+            with _builds_told(waiting):
+                try:
+                    watch = Watch(self._model)
+                except NotCapturedError:
+                    return
+                state = _State(tensors)
+                told: _Builds | None = None
+                try:
+                    step(batch)
+                except _Builds as found:
+                    told = found
+                except Exception:  # noqa: BLE001 - who trains with it will be told
+                    return
+                finally:
+                    watch.put_back()
+                    state.put_back()
+            if told is None:
+                return
+            told.optimizer.build(told.variables)
+
     def reason(self, name: str, batch: Any) -> str:
         """Return why there is no program for a step."""
         entry = self._entries.get((name, _form(batch)))
@@ -156,6 +186,34 @@ class Library:
         found = program(leaves)
         if not (after.is_now() and _alike(expected, found)):
             raise NotCapturedError("its operations alone do not give what it gives")
+
+
+class _Builds(BaseException):
+    """A step is about to build an optimizer; no step of the user's may take it for an error."""
+
+    def __init__(self, optimizer: Any, variables: list[Any]) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.variables = variables
+
+
+@contextmanager
+def _builds_told(optimizers: list[Any]) -> Iterator[None]:
+    """Let a step end where it is about to build one of these."""
+
+    def telling(optimizer: Any) -> Callable[[Any], None]:
+        def build(variables: Any) -> None:
+            raise _Builds(optimizer, list(variables))
+
+        return build
+
+    for each in optimizers:
+        vars(each)["build"] = telling(each)
+    try:
+        yield
+    finally:
+        for each in optimizers:
+            del vars(each)["build"]
 
 
 class _State:

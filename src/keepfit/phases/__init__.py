@@ -20,7 +20,7 @@ from keepfit.phases.seat import (
     settle,
 )
 from keepfit.phases.selection import layer_paths, select
-from keepfit.phases.values import carry, has_trained, optimizer_values
+from keepfit.phases.values import carry, has_trained, optimizer_values, untrained
 
 __all__ = [
     "CLOCK_NAME",
@@ -55,4 +55,5 @@ __all__ = [
     "served",
     "settle",
     "signature_changes",
+    "untrained",
 ]

@@ -7,7 +7,7 @@ to it is to be as an optimizer that was just made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -15,8 +15,8 @@ import numpy as np
 
 from keepfit import _keras, held
 from keepfit.phases.age import OWN
-from keepfit.phases.seat import lists_of, note_as_own, note_left_out, optimizer_parts, served
-from keepfit.state import variables_of
+from keepfit.phases.seat import lists_of, note_as_own, note_left_out, optimizer_parts
+from keepfit.state import other_optimizers, variables_of
 
 
 def begin_optimizer(model: Any) -> bool:
@@ -29,47 +29,48 @@ def begin_optimizer(model: Any) -> bool:
 
 
 def begin_as(model: Any, values: Mapping[str, Any]) -> None:
-    """Build the optimizer for what a stored state has slots of, where it is not built and the state has any.
+    """Build optimizers for what a stored state has slots of, where they are not built and the state has any.
 
     Args:
         model: A built model.
         values: Name -> array of the stored state.
     """
-    if not _keras.can_be_built(model.optimizer):
+    waiting = [(path, each) for path, each in _optimizers(model) if _keras.can_be_built(each)]
+    if not waiting:
         return
     variables = variables_of(model)
     known = set(variables.names)
-    if not any(name.startswith("optimizer/") and name not in known for name in values):
-        return
-    told = {
-        name.partition("/model/")[2].rpartition("/")[0]
-        for name in values
-        if name.startswith("optimizer") and "/model/" in name and name.rpartition("/")[2] not in OWN
-    }
     names = {id(variable): name for name, variable in variables.items()}
-    those = [each for each in model.trainable_variables if names[id(each)].removeprefix("model/") in told]
-    _build(model, those or model.trainable_variables)
+    for path, optimizer in waiting:
+        of_it = [name for name in values if name.startswith(f"{path}/")]
+        told = {
+            name.partition("/model/")[2].rpartition("/")[0]
+            for name in of_it
+            if "/model/" in name and name.rpartition("/")[2] not in OWN
+        }
+        those = [each for each in model.trainable_variables if names[id(each)].removeprefix("model/") in told]
+        if optimizer is not model.optimizer:
+            if those:
+                optimizer.build(those)
+        elif any(name not in known for name in of_it):
+            _build(model, those or model.trainable_variables)
 
 
 def fresh_values(model: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return what an optimizer that was just made would hold under some names.
+    """Return what optimizers that were just made would hold under some names.
 
     Args:
-        model: A model with a built optimizer; some begin with the weights as they are.
-        names: Of the optimizer's variables; those that such a one has not are left out, all where none can be made.
+        model: A model; some optimizers begin with its weights as they are.
+        names: Of the variables of its built optimizers; those that such a one has not are left out, all where none can
+            be made.
     """
     wanted = set(names)
-    anew = made_anew(model.optimizer) if wanted and model.optimizer.built else None
-    if anew is None:
+    if not wanted:
         return {}
-    anew.build(served(model))
     fresh: dict[int, Any] = {}
-    for part, other in zip(optimizer_parts(model.optimizer), optimizer_parts(anew), strict=True):
-        others = dict(lists_of(other))
-        for attribute, members in lists_of(part):
-            fresh |= _paired(members, others.get(attribute, ()))
-        scalars = {key: value for key, value in vars(part).items() if isinstance(value, keras.Variable)}
-        fresh |= _paired(scalars.values(), [vars(other).get(key) for key in scalars])
+    for path, optimizer in _optimizers(model):
+        if optimizer.built and any(name.startswith(f"{path}/") for name in wanted):
+            fresh |= _fresh(optimizer)
     return {
         name: np.asarray(held.value(fresh[id(variable)]))
         for name, variable in variables_of(model).items()
@@ -83,6 +84,29 @@ def made_anew(optimizer: Any) -> Any | None:
         return type(optimizer).from_config(_keras.optimizer_config(optimizer))
     except Exception:  # noqa: BLE001 - a class of the user's may raise anything
         return None
+
+
+def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the optimizers of a model, each with the path of its names."""
+    if model.optimizer is not None:
+        yield "optimizer", model.optimizer
+    yield from other_optimizers(model)
+
+
+def _fresh(optimizer: Any) -> dict[int, Any]:
+    """Return id of a built optimizer's variable -> its like in one that was just made; empty where none can be made."""
+    anew = made_anew(optimizer)
+    if anew is None:
+        return {}
+    anew.build(_keras.optimizer_variables(optimizer))
+    fresh: dict[int, Any] = {}
+    for part, other in zip(optimizer_parts(optimizer), optimizer_parts(anew), strict=True):
+        others = dict(lists_of(other))
+        for attribute, members in lists_of(part):
+            fresh |= _paired(members, others.get(attribute, ()))
+        scalars = {key: value for key, value in vars(part).items() if isinstance(value, keras.Variable)}
+        fresh |= _paired(scalars.values(), [vars(other).get(key) for key in scalars])
+    return fresh
 
 
 def _build(model: Any, variables: list[Any]) -> None:

@@ -104,10 +104,11 @@ def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
     """Return whether the rate is zero at every one of the next steps, as far as they are known.
 
     Args:
-        optimizer: The optimizer; one with several inside is not looked into.
+        optimizer: The optimizer, if there is one; one with several inside is not looked into.
         steps: Steps to come; None looks at the next one alone.
     """
-    for part in optimizer_parts(optimizer):
+    parts = optimizer_parts(optimizer)
+    for part in parts:
         if _is_multiplied_by_zero(part):
             continue
         holder = _keras.rate_holder(part)
@@ -121,7 +122,7 @@ def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
                 return False
         else:
             return False
-    return True
+    return bool(parts)
 
 
 def own_weights(layer: Any) -> list[Any]:

@@ -42,7 +42,9 @@ _LEFT_OUT = "_keepfit_left_out"
 def note_left_out(model: Any) -> None:
     """Note once what the optimizer, as its script built it, leaves to others: one of several in a step of their own."""
     optimizer = model.optimizer
-    if not optimizer.built or not _keras.has_own_train_step(model) or _left_out(optimizer) is not None:
+    if optimizer is None or not optimizer.built or not _keras.has_own_train_step(model):
+        return
+    if _left_out(optimizer) is not None:
         return
     its = {id(variable) for variable in served(model)}
     left_out = frozenset(id(variable) for variable in model.trainable_variables if id(variable) not in its)
@@ -63,6 +65,8 @@ def _left_out(optimizer: Any) -> frozenset[int] | None:
 
 def is_seated(model: Any) -> bool:
     """Return whether the optimizer serves those of its variables that train now, or is not built for any yet."""
+    if model.optimizer is None:
+        return True
     now, wanted = ([id(variable) for variable in found] for found in (served(model), _wanted(model)))
     # A step of its own may have built its optimizer in an order of its own.
     same = set(now) == set(wanted) if _keras.has_own_train_step(model) else now == wanted
@@ -130,12 +134,12 @@ def settle(model: Any) -> None:
             attributes.pop("_apply_weight_decay", None)
     if apart:
         vars(model.optimizer)["save_own_variables"] = PlainSaving(model.optimizer, apart)
-    else:
+    elif model.optimizer is not None:
         vars(model.optimizer).pop("save_own_variables", None)
 
 
 def optimizer_parts(optimizer: Any) -> list[Any]:
-    """Return an optimizer and those inside it."""
+    """Return an optimizer and those inside it; none where a model is compiled without one."""
     return [part for _, part in _parts(optimizer, "")]
 
 
@@ -227,6 +231,8 @@ def _serve(optimizer: Any, variables: list[Any]) -> None:
 
 def _parts(optimizer: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield an optimizer and those inside it, each with the path of its names."""
+    if optimizer is None:
+        return
     yield path, optimizer
     for attribute, value in list(vars(optimizer).items()):
         # A fit of one batch asks several times: one look at most attributes, and none into lists of slots.

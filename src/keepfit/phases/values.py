@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from keepfit.phases.seat import match, settle
 from keepfit.state import variables_of
 
 _PREFIX = "optimizer/"
+_PREFIXES = (_PREFIX, "optimizers/")
 
 
 def optimizer_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +23,21 @@ def optimizer_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def has_trained(values: Mapping[str, Any]) -> bool:
     """Return whether an optimizer with these values has made a step."""
     return any(int(np.asarray(value)) > 0 for name, value in values.items() if name.endswith("/iterations"))
+
+
+def untrained(names: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """Return which of some names are of optimizers that had made no step.
+
+    Args:
+        names: Of variables.
+        values: Name -> array of the state that tells.
+    """
+    stepped = [
+        name.removesuffix("iterations")
+        for name, value in values.items()
+        if name.endswith("/iterations") and int(np.asarray(value)) > 0
+    ]
+    return [name for name in names if name.startswith(_PREFIXES) and not name.startswith(tuple(stepped))]
 
 
 def carry(model: Any, before: Mapping[str, Any]) -> list[str]:
