@@ -903,3 +903,40 @@ def summaries_in(directory: Path) -> set[tuple[str, int, str]]:
                 tensor = value.tensor.SerializeToString().hex()
                 found.add((f"{path.parent.name}/{value.tag}", event.step, tensor))
     return found
+
+
+class Bare:
+    """A callback of slots only, which Keras takes for its hooks; it moves the learning rate by what it remembers."""
+
+    __slots__ = ("fall", "model", "params", "seen")
+
+    def __init__(self, fall: float) -> None:
+        self.fall, self.seen = fall, 0
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def set_params(self, params: Any) -> None:
+        self.params = params
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen += 1
+        self.model.optimizer.learning_rate = self.fall**self.seen
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *given, **named: None
+
+
+def test_callback_of_slots_goes_on_over_fits_and_processes(tmp_path: Path) -> None:
+    """A class without a ``__dict__`` trains as in one fit, also as a new object in a new process."""
+    states = []
+    for cut in ([3], [1, 2], [1, 1, 1]):
+        for again in (False, True):
+            model, x, y = make("plain_dense")
+            with keepfit.Run(model, tmp_path / f"{cut}") as run:
+                for epochs in cut[: None if again else -1] or cut:
+                    run.fit(x, y, epochs=epochs, batch_size=16, verbose=0, callbacks=[Bare(0.1)])
+        states.append(state_bits(model))
+    assert differing(states[0], states[1]) == differing(states[0], states[2]) == []

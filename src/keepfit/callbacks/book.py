@@ -10,6 +10,7 @@ import keras
 
 from keepfit import _keras
 from keepfit.callbacks import files
+from keepfit.callbacks.attributes import put_attribute
 from keepfit.callbacks.identity import IdentityMap
 from keepfit.callbacks.memory import Memory, Mode, restore, settings_since, take
 from keepfit.callbacks.origin import callback_keys, is_stock
@@ -111,7 +112,8 @@ class CallbackMemory:
             if memory.file:
                 files.after_begin(callback, memory.file)
             said += restore(callback, memory, mode=mode, drop_best_weights=drop_best_weights)
-            vars(callback).update(self._by_hand.get(memory.key, {}))
+            for name, value in self._by_hand.get(memory.key, {}).items():
+                put_attribute(callback, name, value)
             if isinstance(callback, keras.callbacks.TensorBoard):
                 _keras.point_summaries(callback)
             self._taken[memory.key] = memory.tensors

@@ -14,6 +14,7 @@ import numpy as np
 
 from keepfit import _keras
 from keepfit.callbacks import files
+from keepfit.callbacks.attributes import attributes_of, put_attribute
 from keepfit.callbacks.origin import OUTPUTS, class_name, is_stock, large_hash, origin_of, settings_of
 from keepfit.callbacks.plain import Array, NotPlain, decode, encode
 from keepfit.callbacks.stock import BEST, knowledge_of
@@ -122,7 +123,7 @@ def restore(callback: Any, memory: Memory, *, mode: Mode = "all", drop_best_weig
         if attribute == "best_weights" and not _fits(callback, value):
             said.append(f"{name}: its best weights do not fit the model any more and were left out.")
             continue
-        vars(callback)[attribute] = value
+        put_attribute(callback, attribute, value)
     return said
 
 
@@ -140,7 +141,7 @@ def settings_since(callback: Any, left: Memory) -> dict[str, Any]:
     for name in settings_of(callback) & set(left.plain) & set(now.plain):
         names = {tensor for tensor in now.tensors if tensor.split("/")[0] == name}
         if now.plain[name] != left.plain[name] or any(now.tensors[n] is not left.tensors.get(n) for n in names):
-            changed[name] = vars(callback)[name]
+            changed[name] = attributes_of(callback)[name]
     return changed
 
 
@@ -166,7 +167,7 @@ def _attributes(callback: Any, keep: Any, tensors: dict[str, Array]) -> tuple[di
     origin = origin_of(callback)
     plain: dict[str, Any] = {}
     unsaved: list[str] = []
-    for name, value in list(vars(callback).items()):
+    for name, value in attributes_of(callback).items():
         if name in skipped:
             continue
         if name in origin.texts and value == origin.texts[name] and type(value) is type(origin.texts[name]):
@@ -211,9 +212,9 @@ def _as_given(callback: Any, attribute: str, recorded: str | None) -> list[str]:
     if recorded is None:
         given = origin_of(callback).texts
         if attribute in given:
-            vars(callback)[attribute] = given[attribute]
+            put_attribute(callback, attribute, given[attribute])
         return []
-    if large_hash(vars(callback).get(attribute)) == recorded:
+    if large_hash(attributes_of(callback).get(attribute)) == recorded:
         return []
     return [
         f"{type(callback).__name__}.{attribute} holds other data than recorded; it was left as the script gives it."

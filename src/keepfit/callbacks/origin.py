@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import xxhash
 
+from keepfit.callbacks.attributes import attributes_of
 from keepfit.callbacks.identity import IdentityMap
 
 # What a callback writes and says is not what it does.
@@ -103,7 +104,7 @@ def large_hash(value: Any) -> str | None:
 
 
 def _read(callback: Any) -> Origin:
-    held = getattr(callback, "__dict__", {})
+    held = attributes_of(callback)
     described = f"{class_name(callback)}({json.dumps(_config(callback, held), sort_keys=True)})"
     if is_stock(callback):
         return Origin(described, {}, {})

@@ -15,7 +15,7 @@ from tests.unit.callbacks.conftest import bound, drive, small_model
 
 from keepfit.callbacks import restore, take
 from keepfit.callbacks.memory import Memory
-from keepfit.callbacks.origin import settings_of
+from keepfit.callbacks.origin import callback_keys, class_name, settings_of
 from keepfit.callbacks.stock import knowledge_of
 from keepfit.errors import InvalidArgument
 
@@ -449,3 +449,58 @@ def test_take_keeps_best_weights_in_bfloat16(tmp_path):
         keras.config.set_dtype_policy("float32")
     assert new.best_weights[0].dtype.name == "bfloat16"
     assert same(new.best_weights, old.best_weights)
+
+
+_NO_HOOKS = {name: lambda self, *given: None for name in dir(callbacks.Callback) if name.startswith("on_")}
+
+
+class Slotted(callbacks.Callback):
+    """A counter in a slot beside the attributes of Keras's base class."""
+
+    __slots__ = ("limit", "seen", "sums")
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.seen, self.sums = limit, 0, np.zeros(2)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen += 1
+        self.sums[epoch % 2] += logs["loss"]
+
+
+def bare(limit: int) -> Any:
+    """Return a callback that has slots only: no ``__dict__``, no weak references."""
+
+    def begin(self: Any, limit: int) -> None:
+        self.limit, self.seen, self.sums = limit, 0, np.zeros(2)
+
+    settable = {
+        "set_model": lambda self, model: setattr(self, "model", model),
+        "set_params": lambda self, params: setattr(self, "params", params),
+    }
+    slots = {"__slots__": ("limit", "model", "params", "seen", "sums", "unset"), "__init__": begin}
+    members = {**_NO_HOOKS, **settable, **slots, "on_epoch_end": Slotted.on_epoch_end}
+    return type("Bare", (), members)(limit)
+
+
+@pytest.mark.parametrize("make", [Slotted, bare])
+def test_restore_gives_slots_back(make: Any):
+    """What lies in ``__slots__`` is memory as attributes are, where there is a ``__dict__`` and where there is none."""
+    first, later = make(3), make(3)
+    for epoch, loss in enumerate(BEFORE):
+        first.on_epoch_end(epoch, {"loss": loss})
+    restore(later, through_file(take(first)))
+    assert (later.limit, later.seen) == (3, 3)
+    assert later.sums.tolist() == [1.75, 0.5]
+    first.sums[0] = -1.0
+    assert later.sums.tolist() == [1.75, 0.5]
+
+
+def test_setting_in_a_slot_is_part_of_the_key():
+    """Two callbacks with other settings have no memory in common; an annealed setting is still the callback's own."""
+    three, four = bare(3), bare(4)
+    keys = callback_keys([three, four])
+    assert keys[0].removeprefix(f"{class_name(three)}(").startswith('{"limit": 3}')
+    three.limit = 9
+    assert callback_keys([three, four]) == keys
+    assert keys[0] != keys[1]
