@@ -19,6 +19,7 @@
     │   ├── FormatTooNew                  written by a newer keepfit
     │   ├── OtherModel                    written by a model with other variables
     │   ├── RunLocked                     another live process writes here
+    │   ├── RunGone                       deleted or moved while the run was open
     │   ├── RunReadOnly                   the folder cannot be written
     │   ├── StoreFull                     no space left while writing
     │   └── StoreFailed                   another error of the file system while writing
@@ -133,6 +134,10 @@ class OtherModel(RunFolderError):
 
 class RunLocked(RunFolderError):
     """Another live process writes to this run."""
+
+
+class RunGone(RunFolderError):
+    """The folder was deleted or moved while the run was open; the training state is whole in memory."""
 
 
 class RunReadOnly(RunFolderError):

@@ -9,7 +9,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from keepfit.errors import KeepfitError, RunClosed
+from keepfit.errors import KeepfitError, RunClosed, RunGone
 from keepfit.recorder.failures import failure
 from keepfit.recorder.requests import Request, Requests, Waiting
 
@@ -185,7 +185,7 @@ class Background:
                     self._round_cost_s = 0.0
                 self._write_rows(durable=bool(flushes))
             except (OSError, sqlite3.Error, KeepfitError) as problem:
-                error = failure(problem, self._directory)
+                error = self._told(problem)
                 self._retry_at = time.monotonic() + RETRY_S
                 told = self._give_back(error)
                 if not (flushes or told):
@@ -193,6 +193,15 @@ class Background:
         self._note_refused()
         for waiting in flushes:
             waiting.settle(error)
+
+    def _told(self, problem: Exception) -> Exception:
+        """Return the error to raise for one that came up; in a folder that is gone everything fails, in its own way."""
+        try:
+            self._work.lock.stand()
+        except RunGone as gone:
+            gone.__cause__ = problem
+            return gone
+        return failure(problem, self._directory)
 
     def _note_refused(self) -> None:
         while self._work.refused:

@@ -310,6 +310,12 @@ class DiskRecorder(Mirrored):
         return not damages
 
     def _pass_over(self, record: CheckpointRecord, message: str) -> None:
+        """Leave a damaged checkpoint out from now on.
+
+        Raises:
+            RunGone: The whole folder is not where it was, which says nothing about the checkpoint.
+        """
+        self._work.lock.stand()
         self._verified.discard(record.id)
         with self._gate:
             self._mirror.checkpoints = [item for item in self._mirror.checkpoints if item.id != record.id]

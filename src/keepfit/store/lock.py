@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keepfit.errors import RunLocked
+from keepfit.errors import RunGone, RunLocked
 from keepfit.store.process import Process
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class RunLock:
         self._path = path
         self._token = token
         self._pid = os.getpid()
+        # Held open, and for nothing else: while it is, no other file can have its number.
+        self._descriptor: int | None = os.open(path, os.O_RDONLY)
         self._beaten = time.monotonic()
 
     @classmethod
@@ -94,15 +96,36 @@ class RunLock:
         """Return if this process still holds the lock.
 
         Raises:
+            RunGone: The folder was deleted or moved meanwhile.
             RunLocked: Another took it over, having seen no sign of life for long.
         """
         holder = holder_of(self._path)
         if holder is None or holder.token != self._token:
+            self.stand()
             raise _lost(self._path, holder)
+
+    def stand(self) -> None:
+        """Return if the file is the one that was taken, whoever holds it now.
+
+        Raises:
+            RunGone: It is not there, or is another: the folder was deleted or moved meanwhile.
+        """
+        if self._descriptor is None:
+            there = self._path.exists()
+        else:
+            mine = os.fstat(self._descriptor)
+            there = _identity(self._path) == (mine.st_dev, mine.st_ino)
+        if not there:
+            raise _gone(self._path, holder_of(self._path))
 
     def release(self) -> None:
         """Let it go; nothing happens where another has taken it, or in a forked child."""
         if os.getpid() != self._pid:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        if not self._path.exists():
             return
         with suppress(OSError), _exclusive(self._path) as descriptor:
             holder = _holder(descriptor)
@@ -166,6 +189,31 @@ def _locked(path: Path, holder: Holder) -> RunLocked:
         pid=process.pid,
         host=process.host,
         this_process=mine,
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name, None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _gone(path: Path, holder: Holder | None) -> RunGone:
+    way = "Keep"
+    if holder is not None:
+        now = f"process {holder.process.pid} on {holder.process.host} has begun another run there"
+    elif path.exists():
+        now = "another run has begun there"
+    else:
+        now, way = "it is not there now", "Put it back as it was, and this run goes on writing; or keep"
+    return RunGone(
+        f"The folder of the run, {path.parent}, was deleted or moved while the run was open: {now}.\n"
+        f"Nothing more is written; the training state and the history are whole in memory. {way} the model with "
+        "model.save(), and train on without this run after run.close().",
+        path=path.parent,
     )
 
 

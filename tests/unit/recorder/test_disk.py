@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 import numpy as np
 import pytest
 
 from keepfit.clock import Position
-from keepfit.errors import InvalidArgument, NotARun, RunClosed, RunLocked, RunReadOnly
+from keepfit.errors import InvalidArgument, NotARun, RunClosed, RunGone, RunLocked, RunReadOnly
 from keepfit.journal import FILE_NAME, EpochRecord, FitRecord, Reader
 from keepfit.store import Disk
 
@@ -280,6 +281,59 @@ def test_writer_that_lost_its_lock_stops_writing(opened, life):
     with Reader.open(recorder.directory) as reader:
         assert [item.fit for item in reader.checkpoints()] == [0]
         assert reader.fits() == []
+
+
+def test_folder_that_is_deleted_under_a_run_is_said_and_nothing_in_memory_is_lost(opened, life):
+    """The error says what happened, every time; the record stays readable, and no new folder appears."""
+    recorder = opened()
+    live = life(recorder)
+    live.fit(1)
+    shutil.rmtree(recorder.directory)
+    for number in (2, 3):
+        with pytest.raises(RunGone, match="was deleted or moved while the run was open: it is not there now"):
+            live.fit(number)
+    assert sorted(recorder.fits) == [1, 2, 3]
+    with pytest.raises(RunGone):
+        recorder.newest(fit=1)
+    with pytest.raises(RunGone):
+        recorder.close()
+    assert not recorder.directory.exists()
+
+
+def test_folder_that_is_moved_and_comes_back_goes_on(opened, life, tmp_path):
+    """A disk that is away for a while damages nothing: what was asked meanwhile and what waited is written after it."""
+    recorder = opened(share="each")
+    live = life(recorder)
+    live.fit(1)
+    recorder.directory.rename(tmp_path / "elsewhere")
+    recorder._verified.clear()
+    with pytest.raises(RunGone):
+        recorder.end_of(1)
+    with pytest.raises(RunGone):
+        recorder.load(recorder.checkpoints[-1])
+    with pytest.raises(RunGone):
+        live.fit(2)
+    (tmp_path / "elsewhere").rename(recorder.directory)
+    live.fit(3)
+    recorder.close()
+    with Reader.open(recorder.directory) as reader:
+        assert [item.fit for item in reader.checkpoints() if item.kind == "end"] == [1, 2, 3]
+        assert reader.events(kind="damage") == []
+
+
+def test_folder_in_which_another_run_has_begun_is_left_to_it(opened, life):
+    """Deleted and begun again, as by the same script in another terminal: nothing of this run is written there."""
+    recorder = opened()
+    life(recorder).fit(1)
+    shutil.rmtree(recorder.directory)
+    other = opened()
+    with pytest.raises(RunGone, match=f"process {os.getpid()} on .* has begun another run there"):
+        life(recorder).fit(2)
+    with pytest.raises(RunGone):
+        recorder.close()
+    life(other).fit(1)
+    with Reader.open(other.directory) as reader:
+        assert sorted(record.number for record in reader.fits()) == [1]
 
 
 def test_closed_recorder_records_nothing(opened, life):
