@@ -215,7 +215,7 @@ class Adversaries(keras.Model):
         self.generator = keras.Sequential([keras.Input((3,)), keras.layers.Dense(6, activation="tanh")])
         self.discriminator = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
         self.seeds = keras.random.SeedGenerator(4)
-        self.trackers = [keras.metrics.Mean(name="d_loss"), keras.metrics.Mean(name="g_loss")]
+        self.trackers = [keras.metrics.Mean(name="loss"), keras.metrics.Mean(name="g_loss")]
 
     def compile(self, g_optimizer: Any, d_optimizer: Any) -> None:
         super().compile(optimizer=None)
@@ -350,9 +350,8 @@ def frozen_backbone() -> tuple[Any, Any, Any]:
     return model, *regression_data()
 
 
-# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs. On JAX a step is
-# given the state of the compiled optimizer only.
-_IMPOSSIBLE = {"torch": ("stateful_lstm",), "jax": ("adversaries",)}.get(keras.backend.backend(), ())
+# Keras cannot train a stateful LSTM on PyTorch: it writes into a tensor that the backward pass needs.
+_IMPOSSIBLE = {"torch": ("stateful_lstm",)}.get(keras.backend.backend(), ())
 MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     maker.__name__: maker
     for maker in (
@@ -363,7 +362,6 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
         two_in_two_out,
         custom_train_step,
         part_optimizer,
-        adversaries,
         added_loss,
         mixed_precision,
         averaged_weights,
@@ -379,7 +377,6 @@ _DRAWING = (
     "dropout_batch_norm",
     "custom_train_step",
     "part_optimizer",
-    "adversaries",
     "gradient_accumulation",
     "convolution",
     "frozen_backbone",
@@ -390,4 +387,4 @@ DRAWS_AS_KERAS = [name for name in MODELS if keras.backend.backend() != "torch" 
 def make(name: str, *, seed: int = 3) -> tuple[Any, Any, Any]:
     """Return a fresh model of the list with its data, the same in every process."""
     keras.utils.set_random_seed(seed)
-    return MODELS[name]()
+    return {**MODELS, "adversaries": adversaries}[name]()

@@ -10,7 +10,7 @@ import copy
 import functools
 import importlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ _MODULE_NAMES = {
     "utils.rng_utils": ("GLOBAL_RANDOM_SEED",),
 }
 _BACKEND_MODULE_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
-    "jax": {"backend.jax.trainer": ("_distribute_data",)},
+    "jax": {"backend.jax.trainer": ("JAXTrainer", "_distribute_data")},
     "torch": {"backend.torch.core": ("cond", "get_device"), "backend.torch.random": ("torch_seed_generator",)},
 }
 _TRAINER_NAMES = (
@@ -355,6 +355,34 @@ def prepare_for_callbacks(model: Any) -> None:
     """Tell Keras's JAX trainer that the variables hold the state, so that callbacks find it there."""
     model._jax_state_synced = True
     model._jax_state = None
+
+
+_owned: Callable[[], Collection[int]] | None = None
+
+
+def donate_copies(owned: Callable[[], Collection[int]]) -> None:
+    """Let Keras's JAX trainer have copies of arrays that others hold, too: it donates what is in a model's variables.
+
+    Args:
+        owned: Gives the ids of variables whose arrays must outlive a fit, evaluation or prediction of a model that
+            shares them.
+    """
+    global _owned
+    installed, _owned = _owned is not None, owned
+    if installed:
+        return
+    trainer: Any = importlib.import_module("keras.src.backend.jax.trainer").JAXTrainer
+    own = trainer._get_jax_state
+
+    @functools.wraps(own)
+    def state_of(model: Any, *args: Any, **arguments: Any) -> Any:
+        ids = _owned() if _owned is not None else ()
+        for variable in (*model.variables, *model.metrics_variables) if ids else ():
+            if id(variable) in ids and variable._value is not None:
+                variable._value = keras.ops.copy(variable._value)
+        return own(model, *args, **arguments)
+
+    trainer._get_jax_state = state_of
 
 
 def distribute(batch: Any) -> Any:

@@ -27,7 +27,7 @@ def check_free(run: Run) -> None:
         CannotAttach: Another live run, of another folder, has the model's variables.
     """
     _close_abandoned()
-    mine = {id(variable) for variable in run.model.variables} | {id(run.model)}
+    mine = owned(run.model)
     for other in list(_RUNS):
         if other.closed is not None:
             continue
@@ -40,17 +40,29 @@ def check_free(run: Run) -> None:
 
 
 def check_apart(other: Run, mine: set[int]) -> None:
-    """Refuse variables (ids) that another live run has.
+    """Refuse what `owned` gave of a model where another live run has some of it.
 
     Raises:
         CannotAttach: It has some of them.
     """
-    if mine & ({id(variable) for variable in other.model.variables} | {id(other.model)}):
-        raise CannotAttach(
-            f"{other!r} is live and has variables of this model. Nothing was changed. "
-            "Close it first with run.close(), or give the new run a model of its own.",
-            run=other,
-        )
+    shared = mine & owned(other.model)
+    if not shared:
+        return
+    what, way = "variables", "a model"
+    if shared == {id(getattr(other.model, "optimizer", None))}:
+        what, way = "the optimizer", "a model with an optimizer"
+    raise CannotAttach(
+        f"{other!r} is live and has {what} of this model. Nothing was changed. "
+        f"Close it first with run.close(), or give the new run {way} of its own.",
+        run=other,
+    )
+
+
+def owned(model: Any) -> set[int]:
+    """Return the ids of what two live runs must not share: a model, its variables, its optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    parts = [model, *model.variables] if optimizer is None else [model, optimizer, *model.variables]
+    return set(map(id, parts))
 
 
 def open_runs() -> list[Run]:

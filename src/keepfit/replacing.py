@@ -46,7 +46,7 @@ def _check(run: Run, model: Any, *, is_attached: bool) -> None:
             f"{type(model).__name__} overrides fit(), and the run would take its place. Nothing was changed. "
             "Use the run itself: run = keepfit.Run(...); run.replace_model(model); run.fit(...)."
         )
-    mine = {id(variable) for variable in model.variables} | {id(model)}
+    mine = live.owned(model)
     for other in live.open_runs():
         if other is not run:
             live.check_apart(other, mine)

@@ -14,9 +14,11 @@ from keepfit import standing
 from keepfit.errors import KeepfitWarning, NotCompiled
 from tests.behaviour.processes import Stop
 from tests.bits import differing, joined_history, state_bits
-from tests.models import MODELS, make, regression_data
+from tests.models import make, regression_data
 
-adversaries = pytest.mark.skipif("adversaries" not in MODELS, reason="JAX gives a step the compiled optimizer's state")
+adversaries = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="Keras's JAX trainer gives a step the state of the compiled optimizer only"
+)
 
 
 def without_optimizer() -> tuple[Any, Any, Any]:
@@ -120,6 +122,19 @@ def test_a_resume_that_does_not_build_them_ends_with_other_bits(
         train(tmp_path / "cut", stop_after=4)
     monkeypatch.setattr(standing, "begin_as", lambda model, values: None)
     assert differing(whole[0], train(tmp_path / "cut")[0]) != []
+
+
+@adversaries
+def test_fits_of_a_step_with_optimizers_of_its_own_are_one_fit_when_joined() -> None:
+    """Two fits of one epoch are one fit of two, though the first step has built the optimizers."""
+    found = []
+    for cut in ((2,), (1, 1)):
+        model, x, y = make("adversaries")
+        with keepfit.Run(model) as run:
+            histories = [run.fit(x, y, batch_size=10, epochs=epochs, verbose=0) for epochs in cut]
+        found.append((state_bits(model), joined_history(histories)))
+    assert differing(found[0][0], found[1][0]) == []
+    assert found[0][1] == found[1][1]
 
 
 @adversaries

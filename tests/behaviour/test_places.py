@@ -381,6 +381,19 @@ def test_attaching_again_changes_nothing(settings: dict[str, Any], tmp_path: Pat
     assert model.fit(x, y, **SHORT).epoch == [2, 3]
 
 
+def test_two_runs_over_one_optimizer_raise() -> None:
+    """An optimizer serves one model: what it knows of the other one's weights would be lost at every change."""
+    optimizer = keras.optimizers.Adam(1e-2)
+    models = [make("plain_dense")[0] for _ in range(2)]
+    for model in models:
+        model.compile(optimizer, "mse")
+    with keepfit.Run(models[0]) as run:
+        with pytest.raises(CannotAttach, match=r"live and has the optimizer of this model\. Nothing was changed"):
+            keepfit.Run(models[1])
+        assert run.closed is None
+    keepfit.Run(models[1]).close()
+
+
 def test_two_runs_over_one_model_raise(tmp_path: Path) -> None:
     """Also where only a layer is shared, and where one of them has no folder; the folder is not made."""
     model, x, y = attached(tmp_path / "run")

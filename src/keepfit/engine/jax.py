@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from keepfit import _keras
+from keepfit import _keras, live
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.cache import use_compilation_cache
 from keepfit.engine.changed import Changed
@@ -34,6 +34,12 @@ _BLOCK_STEPS = 128
 # a larger one is overwritten in place, so that it need not fit the device's memory twice.
 _IN_PLACE_BYTES = 1 << 20
 _MANY_COPIES = 4
+
+
+def _in_open_runs() -> set[int]:
+    """Return the ids of the variables of open runs: what a run keeps of a fit are the arrays that they held."""
+    listed = [vars(run.engine).get("variables") for run in live.open_runs()]
+    return {id(variable) for variables in listed if variables is not None for variable in variables.all()}
 
 
 class JaxOutcome(Outcome):
@@ -70,6 +76,7 @@ class JaxEngine(Engine):
 
     def __init__(self, model: Any, *, resident: bool | None = None) -> None:
         use_compilation_cache()
+        _keras.donate_copies(_in_open_runs)
         self.model = model
         self._resident = jax.default_backend() != "cpu" if resident is None else resident
         self._on_device: tuple[Any, Any] = (None, None)
