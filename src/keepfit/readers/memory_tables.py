@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from keepfit.errors import InvalidArgument
+from keepfit.extras import load_extra
 from keepfit.readers.part import Part, Piece
 from keepfit.readers.tables import ROWS, arrow_columns, piece_of
 
@@ -116,8 +117,25 @@ class ArrowTablePart(MemoryTablePart):
         """Return the number of rows."""
         return int(self._table.num_rows)
 
+    def without_rows(self) -> Part:
+        """Return an empty table with the same columns."""
+        return ArrowTablePart(self._table.slice(0, 0), self._target)
+
     def _rows(self, start: int, stop: int) -> Mapping[str, NDArray[Any]]:
         return arrow_columns(self._table.slice(start, stop - start))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A table that is a slice would be pickled with all that it was cut from; Arrow's own format holds its rows.
+        ipc = load_extra("pyarrow.ipc", extra="arrow", purpose="An Arrow table")
+        sink = load_extra("pyarrow", extra="arrow", purpose="An Arrow table").BufferOutputStream()
+        with ipc.new_stream(sink, self._table.schema) as stream:
+            stream.write(self._table)
+        return {**self.__dict__, "_table": sink.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ipc = load_extra("pyarrow.ipc", extra="arrow", purpose="An Arrow table")
+        with ipc.open_stream(state["_table"]) as stream:
+            self.__dict__.update(state, _table=stream.read_all())
 
 
 class DatasetPart(MemoryTablePart):

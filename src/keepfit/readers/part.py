@@ -41,6 +41,19 @@ class Part(ABC):
     def pieces(self) -> Iterator[Piece]:
         """Yield the rows in order, as ``(x, y, sample_weight)`` of some rows each; valid until the next piece."""
 
+    def first_pieces(self, rows: int) -> Iterator[Piece]:
+        """Yield pieces until they have so many rows together, or all of them."""
+        seen = 0
+        for piece in self.pieces():
+            yield piece
+            seen += rows_of(piece)
+            if seen >= rows:
+                return
+
+    def without_rows(self) -> Part:
+        """Return what can be sent to another process where this can: without rows that decide nothing about it."""
+        return self
+
     def facts(self) -> dict[str, Any]:
         """Return what tells whether the files are still the same: sizes and the hash of their edges."""
         if not self.paths:

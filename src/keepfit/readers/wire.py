@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from dataclasses import dataclass
 from types import FunctionType
 from typing import IO, Any
 
@@ -16,6 +17,25 @@ import numpy as np
 from keepfit.aligned import mapped_empty
 
 _COUNT = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a process is asked to read.
+
+    Args:
+        folder: The folder that is the current one.
+        part: The partition, pickled.
+        buffers: The memory of arrays that is not in the pickle.
+        what: ``"pieces"``, ``"first"`` (pieces) or ``"count"``.
+        arguments: How many rows the first pieces have.
+    """
+
+    folder: str
+    part: bytes
+    buffers: list[Any]
+    what: str
+    arguments: tuple[Any, ...]
 
 
 class MainModuleError(Exception):
@@ -63,6 +83,22 @@ def pickled(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> byt
     file = io.BytesIO()
     _Pickler(file, protocol=5, buffer_callback=None if buffers is None else buffers.append).dump(value)
     return file.getvalue()
+
+
+def refusal(value: Any) -> Exception | None:
+    """Return why something cannot be sent to another process, or None; the memory of arrays is not copied for it."""
+    try:
+        _Pickler(_Nowhere(), protocol=5, buffer_callback=lambda _: None).dump(value)
+    except Exception as error:  # noqa: BLE001 - whatever an object of the user's does when it is pickled
+        return error
+    return None
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes what is written, and keeps none of it."""
+
+    def write(self, content: Any) -> int:
+        return memoryview(content).nbytes
 
 
 class _Pickler(pickle.Pickler):

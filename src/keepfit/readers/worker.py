@@ -9,11 +9,18 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
-from keepfit.readers.wire import receive, send
+from keepfit.readers.wire import Question, receive, send
 
 _LOOKS_S = 0.5
+# What may be asked of a partition; each gives answers one by one.
+_READS: dict[str, Callable[..., Iterable[Any]]] = {
+    "pieces": lambda part: part.pieces(),
+    "first": lambda part, rows: part.first_pieces(rows),
+    "count": lambda part: [part.count()],
+}
 
 
 def main(parent: int) -> None:
@@ -36,18 +43,18 @@ def main(parent: int) -> None:
     send(answers, ("ready", None))
     while True:
         try:
-            folder, content = receive(asked)
+            question = receive(asked)
         except EOFError:
             os._exit(0)
-        _answer(answers, folder, content)
+        _answer(answers, question)
 
 
-def _answer(answers: IO[bytes], folder: str, content: bytes) -> None:
+def _answer(answers: IO[bytes], question: Question) -> None:
     try:
-        os.chdir(folder)
-        part = pickle.loads(content)  # noqa: S301 - from the process that this one belongs to
-        for piece in part.pieces():
-            send(answers, ("piece", piece))
+        os.chdir(question.folder)
+        part = pickle.loads(question.part, buffers=question.buffers)  # noqa: S301 - from the process that asks
+        for answer in _READS[question.what](part, *question.arguments):
+            send(answers, ("answer", answer))
     except BrokenPipeError:
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - raised in the process that asked

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from keepfit.readers.part import Part, Piece
-from keepfit.readers.wire import pickled, receive, send
+from keepfit.readers.wire import Question, pickled, receive, send
 
+# A process starts in some tenths of a second, on a machine that is far too busy in some seconds.
+_START_S = 120.0
 _PROGRAM = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = {path!r}; "
     "from keepfit.readers.worker import main; main({parent})"
@@ -54,12 +57,24 @@ class Workers:
             ChildProcessError: The process ended before the partition was read.
             Exception: What reading it raised.
         """
+        return self._answers(part, "pieces")
+
+    def first_pieces(self, part: Part, rows: int) -> Generator[Piece, None, None]:
+        """Yield what a partition's ``first_pieces`` yields in another process; raises as `pieces`."""
+        return self._answers(part, "first", rows)
+
+    def count(self, part: Part) -> int:
+        """Return what a partition's ``count`` returns in another process; raises as `pieces`."""
+        (count,) = self._answers(part, "count")
+        return int(count)
+
+    def _answers(self, part: Part, what: str, *arguments: Any) -> Generator[Any, None, None]:
         worker = self._free()
         with self._lock:
             self._busy.add(worker)
         is_whole = False
         try:
-            is_whole = yield from worker.pieces(part, self._timeout_s)
+            is_whole = yield from worker.answers(part, what, arguments, self._timeout_s)
         except _ReadingFailedError as failed:
             is_whole = True
             raise failed.error from None
@@ -112,21 +127,35 @@ class _Worker:
         self.process = subprocess.Popen(  # noqa: S603 - Python itself
             [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        # The time to start it is none of the partition's.
+        limit = _Limit(self.process, _START_S)
         try:
-            self._next()  # the time to start it is none of the partition's
+            self._next()
         except BaseException:
             self.end()
+            if limit.is_over:
+                raise TimeoutError(
+                    f"a process to read it did not start within {_START_S:g} seconds: what Python runs when it "
+                    "starts (sitecustomize, .pth files), or the folders of its modules, may hang"
+                ) from None
             raise
+        finally:
+            limit.lift()
 
-    def pieces(self, part: Part, timeout_s: float | None) -> Generator[Piece, None, bool]:
-        """Yield what the process reads; return whether it can read more."""
+    def answers(
+        self, part: Part, what: str, arguments: tuple[Any, ...], timeout_s: float | None
+    ) -> Generator[Any, None, bool]:
+        """Yield what the process answers; return whether it can be asked more."""
         limit = _Limit(self.process, timeout_s)
         try:
             assert self.process.stdin is not None
+            buffers: list[pickle.PickleBuffer] = []
+            content = pickled(part, buffers)
             with contextlib.suppress(BrokenPipeError):  # how it ended is told when its answer is awaited
-                send(self.process.stdin, (str(Path.cwd()), pickled(part)))
-            while (piece := self._next()) is not None:
-                yield piece
+                send(self.process.stdin, Question(str(Path.cwd()), content, buffers, what, arguments))
+            del content, buffers  # a table is not to be held twice while it is read
+            while (answer := self._next()) is not None:
+                yield answer
         except ChildProcessError:
             if limit.is_over:
                 raise TimeoutError(f"it was not read within {timeout_s:g} seconds") from None
@@ -144,7 +173,7 @@ class _Worker:
                 stream.close()  # type: ignore[union-attr]
 
     def _next(self) -> Any:
-        """Return the next piece, or None behind the last one."""
+        """Return the next answer, or None behind the last one."""
         assert self.process.stdout is not None
         try:
             kind, content = receive(self.process.stdout)

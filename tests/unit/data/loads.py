@@ -81,6 +81,56 @@ class Odd(Exception):
     """An exception that no pickle takes."""
 
 
+def unwatched(pids):
+    """Take its parent for alive whatever comes, note each look at it, and never return."""
+    parent = os.getppid()
+
+    def alive():
+        with Path("looks").open("a") as file:
+            file.write("looked\n")
+        return parent
+
+    os.getppid = alive
+    forever(pids)
+
+
+class Rows:
+    """A table of a class that a process that reads can import: a column of numbers, given for slices.
+
+    Args:
+        count: Its rows.
+    """
+
+    column_names = ("x", "label")
+
+    def __init__(self, count):
+        self._count = count
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, rows):
+        numbers = np.arange(self._count)[rows]
+        return {"x": numbers * 1.0, "label": numbers}
+
+
+class HangsWhenCounted(Rows):
+    """A table whose length is never told."""
+
+    def __len__(self):
+        threading.Event().wait()
+
+
+def hangs(item):
+    """Never return."""
+    threading.Event().wait()
+
+
+def dies(item):
+    """Take the process along, whichever it is."""
+    os._exit(4)
+
+
 def forever(pids):
     """Write down which process this is, and never return."""
     with Path(pids).open("a") as file:

@@ -18,6 +18,8 @@ from tests.unit.data import loads
 
 from keepfit import errors
 from keepfit.data import fingerprint, partitions, training_source
+from keepfit.readers.formats import part_of
+from keepfit.readers.wire import pickled
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -142,8 +144,9 @@ def test_no_process_outlives_the_data(end):
     assert not any(reader.is_running() for reader in readers)
 
 
-def test_no_process_outlives_a_script_that_was_killed(tmp_path):
-    """SIGKILL, in the middle of a partition that is never read to its end."""
+@pytest.mark.parametrize("load", ["forever", "unwatched"])
+def test_no_process_outlives_a_script_that_was_killed(load, tmp_path):
+    """SIGKILL, in the middle of a partition that is never read; the negative control does not see who is dead."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys, signal\n"
@@ -153,7 +156,7 @@ def test_no_process_outlives_a_script_that_was_killed(tmp_path):
         "from keepfit.readers.workers import Workers\n"
         "from functools import partial\n"
         "from tests.unit.data import loads\n"
-        "list(Workers().pieces(FunctionPart(partial(loads.forever, 'pids'), name='')))\n"
+        f"list(Workers().pieces(FunctionPart(partial(loads.{load}, 'pids'), name='')))\n"
     )
     started = subprocess.Popen([sys.executable, script], cwd=tmp_path)
     pids = tmp_path / "pids"
@@ -162,8 +165,16 @@ def test_no_process_outlives_a_script_that_was_killed(tmp_path):
     reader = psutil.Process(int(pids.read_text()))
     started.kill()
     started.wait()
-    psutil.wait_procs([reader], timeout=60)
-    assert not reader.is_running()
+    if load == "forever":
+        psutil.wait_procs([reader], timeout=60)
+        assert not reader.is_running()
+        return
+    looks = tmp_path / "looks"
+    seen = looks.stat().st_size if looks.exists() else 0
+    while not looks.exists() or looks.stat().st_size < seen + 2 * len("looked\n"):
+        assert reader.is_running()
+    assert reader.is_running()
+    reader.kill()
 
 
 def test_a_script_is_not_run_again_by_its_readers(tmp_path):
@@ -189,7 +200,7 @@ def test_a_script_is_not_run_again_by_its_readers(tmp_path):
     first, read, refused = done.stdout.splitlines()
     assert (first, read) == ("run", "[0, 1, 2, 3, 4, 5, 6]")
     assert "load is defined in the script itself" in refused
-    assert "Nothing was changed. Move load" in refused
+    assert "Nothing was changed. Move functions and classes that it needs" in refused
 
 
 def test_what_cannot_be_sent_is_refused_before_anything_changes():
@@ -205,6 +216,124 @@ def test_what_cannot_be_sent_is_refused_before_anything_changes():
         partitions(**arguments)
     with pytest.raises(errors.InvalidArgument, match="processes=2"):
         partitions([1], load=loads.span, processes=2)
+
+
+def test_a_slice_of_a_table_is_sent_without_the_rest():
+    """A table that is cut into partitions: a process gets its rows alone, with the bits that threads give."""
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"x": np.arange(500_000) * 1.5, "label": np.arange(500_000)})
+    for cut in (table.slice(499_900, 50), table.slice(499_900, 50).to_batches()[0]):
+        part = part_of(cut, 0, load=None, target="label")
+        assert len(pickled(part)) < 10_000
+        assert len(pickled(cut)) > 4_000_000  # what it would be
+    items = [table.slice(0, 60), table.slice(70, 0), table.slice(60, 40)]
+    one, other = (partitions(items, target="label", processes=processes) for processes in (False, True))
+    for mine, theirs in zip(source_of(one).read(0, 0, 100), source_of(other).read(0, 0, 100), strict=True):
+        assert np.array_equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
+    assert fingerprint(one) == fingerprint(other)
+    other.close()
+
+
+def test_every_kind_of_partition_of_the_script_is_refused(tmp_path):
+    """A table, the transform of one, a load with an object of the script: what is in modules is read."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import keepfit\n"
+        "from functools import partial\n"
+        "from keepfit.data import training_source\n"
+        "from tests.unit.data import loads\n"
+        "class Table(loads.Rows):\n"
+        "    pass\n"
+        "class Transformed(loads.Rows):\n"
+        "    def __init__(self, count, transform):\n"
+        "        super().__init__(count)\n"
+        "        self.transform = transform\n"
+        "Transformed.__module__ = 'tests.unit.data.loads'\n"
+        "loads.Transformed = Transformed\n"
+        "def transform(columns):\n"
+        "    return columns\n"
+        "given = [\n"
+        "    dict(parts=[loads.Rows(3), Table(3)], target='label'),\n"
+        "    dict(parts=[loads.Rows(3), Transformed(3, transform)], target='label'),\n"
+        "    dict(parts=[(0, 3), Table(3)], load=loads.span),\n"
+        "    dict(parts=[(0, 3), (3, 4)], load=partial(loads.span, Table(3))),\n"
+        "]\n"
+        "for arguments in given:\n"
+        "    try:\n"
+        "        keepfit.partitions(**arguments, processes=True)\n"
+        "    except keepfit.errors.InvalidArgument as error:\n"
+        "        print(error)\n"
+        "data = keepfit.partitions([loads.Rows(3), loads.Rows(4)], target='label', processes=True)\n"
+        "print(training_source(data, batch_size=4, seed=0, shuffle=False).read(0, 0, 7)[1].tolist())\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    *refused, read = done.stdout.splitlines()
+    assert read == "[0, 1, 2, 0, 1, 2, 3]"
+    assert [("cannot send partition 1 (" in each, "cannot send partition 0 (" in each) for each in refused] == [
+        (True, False),
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    for each in refused:
+        assert "is defined in the script itself" in each
+        assert "Nothing was changed" in each
+
+
+def test_a_process_that_hangs_when_it_starts_is_given_up(monkeypatch):
+    """Whatever Python runs before it answers; the partition is named, and the process is gone."""
+    monkeypatch.setattr("keepfit.readers.workers._START_S", 0.2)
+    monkeypatch.setattr(
+        "keepfit.readers.workers._PROGRAM", "import threading; threading.Event().wait() # {path} {parent}"
+    )
+    data = partitions(items_of([3]), sizes=[3], load=loads.span, processes=True)
+    with pytest.raises(errors.PartitionFailed, match=r"did not start within 0\.2 seconds"):
+        source_of(data)
+    assert data._workers.pids == []
+    monkeypatch.undo()
+    assert source_of(data).read(0, 0, 3)[1].tolist() == [0, 1, 2]
+    data.close()
+
+
+@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"parts": [(0, 3)], "load": loads.hangs},
+        {"parts": [(0, 3)], "load": loads.hangs, "sizes": [3]},
+        {"parts": [loads.HangsWhenCounted(3)], "target": "label"},
+    ],
+)
+def test_a_look_at_the_data_that_hangs_is_given_up(arguments, processes):
+    """Counting and the first rows, with threads and with processes."""
+    data = partitions(**arguments, processes=processes, timeout_s=1)
+    with pytest.raises(errors.PartitionFailed, match=r"not read within 1 seconds") as raised:
+        source_of(data)
+    assert (raised.value.partition, raised.value.sample) == (0, None)
+    data.close()
+
+
+def test_a_load_that_ends_its_process_does_not_end_this_one():
+    """The first call of it is in a process that reads, too."""
+    data = partitions([(0, 3)], load=loads.dies, processes=True)
+    with pytest.raises(errors.PartitionFailed, match="ended with exit code 4"):
+        source_of(data)
+    data.close()
+
+
+def test_one_process_does_all_looks():
+    """A look at the first rows leaves it free for the next, also where it has more rows to give."""
+    data = partitions([loads.Rows(20_000), loads.Rows(20_000)], target="label", processes=True)
+    assert data.sizes == (20_000, 20_000)
+    (first,) = data._workers.pids
+    source_of(data).read(0, 0, 4)
+    for reading in data.shelf._held.values():
+        assert reading.done.wait(60)
+    assert data._workers.pids == [first]
+    data.close()
 
 
 def test_a_piece_that_comes_over_is_counted_twice():

@@ -16,7 +16,7 @@ from keepfit.aligned import aligned_empty, mapped_empty
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import check_dtype, host_array, model_dtype
 from keepfit.errors import InvalidData
-from keepfit.readers.part import Part, Piece
+from keepfit.readers.part import Piece
 
 
 @dataclass(frozen=True)
@@ -144,19 +144,22 @@ def loaded(pieces: Iterable[Piece], layout: Layout, count: int) -> list[NDArray[
     return arrays
 
 
-def first_rows(part: Part, most: int) -> tuple[Layout, list[NDArray[Any]]] | None:
-    """Return the layout and at most so many first rows of a partition; None if it is empty."""
+def first_rows(pieces: Iterable[Piece], most: int) -> tuple[Layout, list[NDArray[Any]]] | None:
+    """Return the layout and at most so many first rows of a partition; None if it is empty.
+
+    Args:
+        pieces: Its first pieces, which are all read: a process that gives them is free again after the last one.
+        most: Rows to return.
+    """
     layout: Layout | None = None
     taken: list[list[NDArray[Any]]] = []
     count = 0
-    for piece in part.pieces():
+    for piece in pieces:
         found = Layout.of(piece)
         layout = layout or found
         leaves = [host_array(leaf)[: most - count] for leaf in keras.tree.flatten(piece) if leaf is not None]
         taken.append([leaf.astype(dtype, copy=True) for leaf, dtype in zip(leaves, layout.dtypes, strict=True)])
         count += len(leaves[0])
-        if count >= most:
-            break
     if layout is None or count == 0:
         return None
     return layout, [np.concatenate(parts) for parts in zip(*taken, strict=True)]

@@ -6,6 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from keepfit.data.partitioned.budget import Budget
 from keepfit.data.partitioned.loading import Layout, OtherContentError, first_rows, loaded
 from keepfit.data.partitioned.shelf import Arrays, Shelf
 from keepfit.data.partitioned.sides import rows_of_side
+from keepfit.data.partitioned.timed import timed
 from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed, warn
 from keepfit.readers.formats import part_of
-from keepfit.readers.memory_tables import is_table
-from keepfit.readers.part import FunctionPart, Part
-from keepfit.readers.wire import pickled
+from keepfit.readers.memory_tables import MemoryTablePart, is_table
+from keepfit.readers.part import Part
+from keepfit.readers.wire import refusal
 from keepfit.readers.workers import Workers
 from keepfit.recipe import code_identity
 
@@ -64,8 +66,10 @@ def partitions(
             not fit, this is said.
         workers: Partitions that are read in the background at once, each by a thread of its own.
         processes: Whether each is read by a process of its own instead, for a ``load`` that Python's lock would
-            hold up: it and the partitions lie in modules, not in the script, and can be pickled.
-        timeout_s: Longest time to wait for a partition, in seconds; None waits.
+            hold up: it and the partitions lie in modules, not in the script, and can be pickled. They count
+            and look at the first rows as well.
+        timeout_s: Longest time to wait for a partition, and for each look at one (its size, its first rows), in
+            seconds; None waits.
         on_error: ``"raise"`` where a partition cannot be read, or ``"skip"`` to go on without it: samples of
             other partitions take the places of its own, which is warned of and recorded.
 
@@ -188,7 +192,9 @@ class Partitions:
     def sizes(self) -> tuple[int, ...]:
         """Samples in each partition; counted once where they were not given."""
         if self._sizes is None:
-            self._sizes = tuple(self._tried(number, part.count, 0) for number, part in enumerate(self.parts))
+            self._sizes = tuple(
+                self._tried(number, partial(self._count, part), 0) for number, part in enumerate(self.parts)
+            )
         return self._sizes
 
     @property
@@ -263,7 +269,7 @@ class Partitions:
         if self._sizes is not None and not self._sizes[number]:
             return None
         found: tuple[Layout, list[NDArray[Any]]] | None
-        found = self._tried(number, lambda: first_rows(self.parts[number], count), None)
+        found = self._tried(number, partial(self._first_rows_of, self.parts[number], count), None)
         return found
 
     def _first_rows(self, count: int) -> tuple[Layout, list[NDArray[Any]]]:
@@ -283,6 +289,17 @@ class Partitions:
         if layout is None:
             raise InvalidData(_NO_SAMPLES)
         return layout, [np.concatenate(parts) for parts in zip(*taken, strict=True)]
+
+    def _count(self, part: Part) -> int:
+        if self._workers is not None:
+            return self._workers.count(part)
+        return timed(part.count, self.settings.timeout_s)
+
+    def _first_rows_of(self, part: Part, most: int) -> tuple[Layout, list[NDArray[Any]]] | None:
+        if self._workers is None:
+            return timed(lambda: first_rows(part.first_pieces(most), most), self.settings.timeout_s)
+        with contextlib.closing(self._workers.first_pieces(part, most)) as pieces:
+            return first_rows(pieces, most)
 
     # Partitions in memory
 
@@ -389,7 +406,7 @@ class Partitions:
         part = self.parts[number]
         stamp = self._tried(number, lambda: [_stamp(path) for path in part.paths], None)
         if number not in self._facts or self._facts[number][0] != stamp:
-            self._facts[number] = (stamp, self._tried(number, part.facts, {}))
+            self._facts[number] = (stamp, self._tried(number, partial(timed, part.facts, self.settings.timeout_s), {}))
 
     def _tried(self, number: int, read: Callable[[], Any], instead: Any) -> Any:
         """Return what a look at a partition gives; where such a one is skipped, what stands for it."""
@@ -430,29 +447,23 @@ def _check_sendable(parts: Sequence[Part]) -> None:
     """Check that processes can get what reads partitions.
 
     Raises:
-        InvalidArgument: One cannot be pickled, or needs a function or class of the script.
+        InvalidArgument: One of any kind cannot be pickled, or needs a function or class of the script.
     """
-    functions = {number: part for number, part in enumerate(parts) if isinstance(part, FunctionPart)}
-    if _refusal(list(functions.values())) is None:  # the usual case at once, since a load is in all of them
+    # Files and functions at once, since a load is in all of them; a table may be large, and is let go of again.
+    tables = [part for part in parts if isinstance(part, MemoryTablePart)]
+    others = [part for part in parts if not isinstance(part, MemoryTablePart)]
+    if all(refusal(each) is None for each in (others, *(table.without_rows() for table in tables))):
         return
-    for number, part in functions.items():
-        if (error := _refusal(part)) is not None:
+    for number, part in enumerate(parts):
+        if (error := refusal(part.without_rows())) is not None:
             raise InvalidArgument(
                 f"partitions(..., processes=True) cannot send partition {number} ({part.name}) to another process: "
-                f"{error}. Nothing was changed. Move load and such partitions into a module (a .py file that the "
-                "script imports), as functions at its top, or give processes=False to read with threads.",
+                f"{error}. Nothing was changed. Move functions and classes that it needs (load, the transform of a "
+                "data set) into a module (a .py file that the script imports), at its top, or give processes=False "
+                "to read with threads.",
                 argument="processes",
                 value=True,
             ) from error
-
-
-def _refusal(value: Any) -> Exception | None:
-    """Return why something cannot be sent to another process, or None."""
-    try:
-        pickled(value, [])
-    except Exception as error:  # noqa: BLE001 - whatever an object of the user's does when it is pickled
-        return error
-    return None
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
