@@ -55,14 +55,17 @@ def speed(folder: Path, *, passes: int, quick: bool) -> None:
     print(
         f"{'':<6} {'ms/step':>8} {'memory':>8} {'plain':>8} {'window':>7} {'ours':>8} {'of memory':>10} {'of plain':>9}"
     )
-    for name, width, depth, samples, batch in (
-        ("tiny", 32, 1, 40_000 if quick else 200_000, 64),
-        ("large", 512, 3, 4_000 if quick else 20_000, 64),
+    several = (1, 4, PARTS)
+    for name, width, depth, samples, batch, windows in (
+        ("tiny", 32, 1, 40_000 if quick else 200_000, 64, several),
+        ("many", 32, 1, 40_000 if quick else 1_000_000, 64, (4,)),
+        ("large", 512, 3, 4_000 if quick else 20_000, 64, several),
+        ("5 ms", 800, 3, 4_000 if quick else 20_000, 64, several),
     ):
         x, y = data(samples)
         paths = files(folder, x, y)
         options: dict[str, Any] = {"batch_size": batch, "verbose": 0}
-        for window in (1, 4, PARTS):
+        for window in windows:
             runs = [keepfit.Run(net(width, depth), seed=1) for _ in range(3)]
             parts = keepfit.partitions(paths, window=window)
 

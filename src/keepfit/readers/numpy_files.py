@@ -66,6 +66,18 @@ class NpyPart(Part):
             for arrays in _pieces_of(files):
                 yield named_piece(dict(zip(_NAMES, arrays, strict=False)), None)
 
+    def pieces_into(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Piece]:
+        """Read the files into arrays where these are like them, else as `pieces`."""
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb")) for path in self.paths]
+            headers = [_Header.of(file) for file in files]
+            if len(headers) == len(arrays) and all(map(_is_like, arrays, headers)):
+                for file, array in zip(files, arrays, strict=True):
+                    _read_all(file, array)
+                yield named_piece(dict(zip(_NAMES, arrays, strict=False)), None)
+                return
+        yield from self.pieces()
+
 
 class NpzPart(Part):
     """An ``.npz`` file.
@@ -151,11 +163,22 @@ def _pieces_of(streams: Sequence[IO[bytes]]) -> Iterator[list[NDArray[Any]]]:
 
 def _read(stream: IO[bytes], header: _Header, buffer: NDArray[Any], *, rows: int) -> NDArray[Any]:
     flat = buffer[: rows * math.prod(header.shape[1:])]
-    wanted, done = flat.view(np.uint8), 0
+    _read_all(stream, flat)
+    shape = (rows, *header.shape[1:])
+    return flat.reshape(shape[::-1]).T if header.is_fortran else flat.reshape(shape)
+
+
+def _read_all(stream: IO[bytes], array: NDArray[Any]) -> None:
+    """Read as many bytes as an array has."""
+    wanted, done = array.reshape(-1).view(np.uint8), 0
     while done < len(wanted):
         more = stream.readinto(wanted[done:].data)  # type: ignore[attr-defined]
         if not more:
             raise ValueError(f"it is truncated: {len(wanted) - done} more bytes were expected")
         done += more
-    shape = (rows, *header.shape[1:])
-    return flat.reshape(shape[::-1]).T if header.is_fortran else flat.reshape(shape)
+
+
+def _is_like(array: NDArray[Any], header: _Header) -> bool:
+    """Return whether the rows of a file are those of an array, byte by byte."""
+    same = array.shape == header.shape and array.dtype == header.dtype
+    return same and not header.is_fortran and array.flags.c_contiguous

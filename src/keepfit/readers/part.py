@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 # A piece is large enough to read at full speed, and small enough to stay in the processor's cache.
 PIECE_BYTES = 1 << 20
@@ -40,6 +41,15 @@ class Part(ABC):
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
         """Yield the rows in order, as ``(x, y, sample_weight)`` of some rows each; valid until the next piece."""
+
+    def pieces_into(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Piece]:
+        """Yield what `pieces` does; a format that is read as it is may read it into arrays.
+
+        Args:
+            arrays: As long as the partition is expected to be, in the order of ``x``, ``y`` and ``sample_weight``.
+        """
+        del arrays
+        return self.pieces()
 
     def first_pieces(self, rows: int) -> Iterator[Piece]:
         """Yield pieces until they have so many rows together, or all of them."""

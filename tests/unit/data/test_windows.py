@@ -69,6 +69,20 @@ def test_each_partition_is_spread_over_as_many_blocks_as_the_window_has_places()
     assert sorted(counts.ravel().tolist()) == [0] * 18 + [100] * 18
 
 
+@given(SIZES, st.integers(1, 10), st.data())
+def test_blocks_that_are_worked_out_as_a_whole_are_those_of_samples_one_by_one(sizes, window, data):
+    """Two ways to the same order, so that runs of earlier versions and of larger partitions go on in theirs."""
+    total = sum(sizes)
+    start = data.draw(st.integers(0, total))
+    found = []
+    for longest in (0, 1 << 18):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("keepfit.data.partitioned.windows._WHOLE_BLOCK", longest)
+            order = WindowedOrder(sizes, window=window, seed=2**66 + 5)
+            found.append(np.concatenate([order.stretch(3, start, total), order.stretch(3, 0, start)]))
+    assert np.array_equal(*found)
+
+
 def test_passes_seeds_and_windows_have_orders_of_their_own():
     """Another pass, seed or window gives another order."""
     sizes = [50] * 5

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepfit import _keras, nested
-from keepfit.aligned import aligned_empty, mapped_empty
+from keepfit.aligned import aligned_empty
 from keepfit.data.checks import check_array_like, check_rows, named_leaves
 from keepfit.data.columns import check_dtype, host_array, model_dtype
 from keepfit.errors import InvalidData
 from keepfit.readers.part import Piece
+
+Arrays = list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,6 @@ class Layout:
         """Return arrays for ``count`` rows, not initialised, which a device can read as they are."""
         return [aligned_empty((count, *shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
 
-    def mapped(self, count: int) -> list[NDArray[Any]]:
-        """Return arrays for ``count`` rows, whose memory goes back to the system with them."""
-        return [mapped_empty((count, *shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
-
     def packed(self, arrays: list[NDArray[Any]]) -> Any:
         """Return arrays as ``(x, y, sample_weight)``."""
         found = iter(arrays)
@@ -120,16 +118,20 @@ class OtherContentError(ValueError):
     """What a partition holds is not what was expected of it; never seen outside the package."""
 
 
-def loaded(pieces: Iterable[Piece], layout: Layout, count: int) -> list[NDArray[Any]]:
-    """Return all rows of a partition, array by array, in the dtypes that the model gets.
+def fill(arrays: Arrays, pieces: Iterable[Piece], layout: Layout) -> None:
+    """Fill arrays with all rows of a partition, in the dtypes that the model gets.
 
     Beside the rows, one piece of them lies in memory.
+
+    Args:
+        arrays: As long as the partition is expected to be.
+        pieces: Its rows.
+        layout: What they are expected to be like.
 
     Raises:
         OtherContentError: Their number or layout is another one.
     """
-    arrays = layout.mapped(count)
-    filled = 0
+    count, filled = len(arrays[0]), 0
     for piece in pieces:
         found = Layout.of(piece)
         if difference := layout.difference(found):
@@ -137,11 +139,12 @@ def loaded(pieces: Iterable[Piece], layout: Layout, count: int) -> list[NDArray[
         leaves = [host_array(leaf) for leaf in nested.flatten(piece) if leaf is not None]
         rows = len(leaves[0])
         for array, leaf in zip(arrays, leaves, strict=True):
-            array[filled : filled + rows] = leaf[: count - filled]
+            # What was read into the array is there already.
+            if leaf is not array:
+                array[filled : filled + rows] = leaf[: count - filled]
         filled += rows
     if filled != count:
         raise OtherContentError(f"it has {filled} rows, expected {count}")
-    return arrays
 
 
 def first_rows(pieces: Iterable[Piece], most: int) -> tuple[Layout, list[NDArray[Any]]] | None:

@@ -15,8 +15,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from keepfit.data.partitioned.budget import Budget
-from keepfit.data.partitioned.loading import Layout, OtherContentError, first_rows, loaded
-from keepfit.data.partitioned.shelf import Arrays, Shelf
+from keepfit.data.partitioned.loading import Layout, OtherContentError, fill, first_rows
+from keepfit.data.partitioned.room import Room
+from keepfit.data.partitioned.shelf import Shelf, StuckError
 from keepfit.data.partitioned.sides import rows_of_side
 from keepfit.data.partitioned.timed import timed
 from keepfit.errors import InvalidArgument, InvalidData, KeepfitError, PartitionChanged, PartitionFailed, warn
@@ -181,6 +182,7 @@ class Partitions:
         self._head: tuple[Layout, list[NDArray[Any]]] | None = None
         self._told_rows = 0  # of the first partition, at the begin of `_head`
         self._shelf: Shelf | None = None
+        self._clear_shelf: Callable[[], Any] = lambda: None
         self._workers = Workers(settings.timeout_s) if settings.processes else None
         if self._workers is not None:
             weakref.finalize(self, self._workers.close)
@@ -315,34 +317,50 @@ class Partitions:
                 is_whole=any(part.is_whole for part in self.parts),
                 processes=self.settings.processes,
             )
+            places = max(1, min(budget.places(self.settings.window), len(budget.largest)))
+            room = Room(self.layout, places=places, rows=max(self.sizes))
             # Weakly: its threads are not to keep partitions that nobody uses any more.
             load = weakref.WeakMethod(self._load)
             self._shelf = Shelf(
-                lambda number: load()(number),  # type: ignore[misc]
-                places=budget.places(self.settings.window),
+                lambda number, place: load()(number, room, place),  # type: ignore[misc]
+                room=room,
+                places=places,
                 workers=self.settings.workers,
                 # A process that hangs is ended by the thread that waits for it.
                 timeout_s=None if self.settings.processes else self.settings.timeout_s,
             )
-            weakref.finalize(self, self._shelf.clear)
+            self._clear_shelf = weakref.finalize(self, self._shelf.clear)
         return self._shelf
 
-    def get(self, wanted: dict[int, int]) -> dict[int, Arrays]:
-        """Return partitions in memory.
+    def get(self, wanted: dict[int, int]) -> dict[int, int]:
+        """Return where partitions begin in the room of the shelf, whose lock is held.
 
         Args:
             wanted: Number of each partition -> the first sample that is needed of it.
 
         Raises:
             PartitionFailed: One cannot be read.
+            StuckError: There is no place until the shelf was cleared.
         """
-        found: dict[int, Arrays] = {}
+        found: dict[int, int] = {}
         for number in wanted:
             try:
                 found[number] = self.shelf.get(number, keep=wanted)
-            except Exception as error:
+            except StuckError:
+                raise
+            except BaseException as error:
+                if self.shelf.is_stuck:
+                    self.clear()
+                if not isinstance(error, Exception):
+                    raise
                 raise self._failed(number, error, sample=wanted[number]) from error
         return found
+
+    def clear(self) -> None:
+        """Let go of the partitions in memory; they are read again when they are needed."""
+        # A thread may still be filling a place: another shelf has other memory.
+        self._clear_shelf()
+        self._shelf = None
 
     def skip(self, number: int, message: str) -> None:
         """Leave a partition out from now on; says so, once."""
@@ -352,21 +370,21 @@ class Partitions:
             warn(message)
 
     def close(self) -> None:
-        """Let go of the partitions in memory; they are read again when they are needed."""
-        if self._shelf is not None:
-            self._shelf.clear()
+        """Let go of the partitions in memory and of processes; they come again when they are needed."""
+        self.clear()
         if self._workers is not None:
             self._workers.close()
 
-    def _load(self, number: int) -> Arrays:
+    def _load(self, number: int, room: Room, place: int) -> None:
         noted = self._facts.get(number)
         if noted is not None and (now := self.parts[number].facts()) != noted[1]:
             raise OtherContentError(_told(noted[1], now))
-        part, layout, size = self.parts[number], self.layout, self.sizes[number]
+        part, layout, arrays = self.parts[number], self.layout, room.arrays_of(place, self.sizes[number])
         if self._workers is None:
-            return loaded(part.pieces(), layout, size)
+            fill(arrays, part.pieces_into(arrays), layout)
+            return
         with contextlib.closing(self._workers.pieces(part)) as pieces:
-            return loaded(pieces, layout, size)
+            fill(arrays, pieces, layout)
 
     # What identifies them
 

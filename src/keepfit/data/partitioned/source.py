@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,9 @@ import numpy as np
 
 from keepfit.data.arrays import default_batch_size
 from keepfit.data.order import Stretches, batch_order
+from keepfit.data.partitioned.owners import Owners
 from keepfit.data.partitioned.partitions import Partitions, Side
+from keepfit.data.partitioned.shelf import StuckError
 from keepfit.data.partitioned.windows import WindowedOrder
 from keepfit.data.source import IndexedSource
 from keepfit.data.weights import sample_weights
@@ -54,6 +55,7 @@ class PartitionSource(IndexedSource):
         self._data = data.partitions if isinstance(data, Side) else data
         self._sizes = np.array(self._data.sizes if self._side is None else self._data.side_sizes(self._side))
         self._ends = np.cumsum(self._sizes)
+        self._owners = Owners(self._sizes)
         self.num_samples = int(self._sizes.sum())
         if not self.num_samples:
             raise InvalidData("There are no samples in any of the partitions. Nothing was changed.")
@@ -65,6 +67,7 @@ class PartitionSource(IndexedSource):
         self._windows = WindowedOrder(self._sizes, window=self._data.settings.window, seed=seed)
         self._stretches = Stretches(self._compute, count=self.num_samples)
         self._rows: dict[int, NDArray[np.int64]] = {}
+        self._near: tuple[tuple[int, int], list[int], list[int]] | None = None
         self._data.note()
         self._places = self._data.shelf.places  # the budget is checked before anything changes
 
@@ -86,7 +89,9 @@ class PartitionSource(IndexedSource):
         """Return a stretch of a pass, and begin to read the partition that comes after it."""
         batch = self._take(self.order(number, start, stop), room=room)
         here, coming = self._around(number, stop)
-        self._data.shelf.read_ahead([part for part in coming if part not in self._data.skipped], keep=here)
+        shelf = self._data.shelf
+        with shelf.room.lock:
+            shelf.read_ahead([part for part in coming if part not in self._data.skipped], keep=here)
         return batch
 
     def get_state(self) -> dict[str, Any] | None:
@@ -126,7 +131,7 @@ class PartitionSource(IndexedSource):
         if not self._data.skipped:
             return indices
         starts = self._ends - self._sizes
-        owners, indices = np.searchsorted(self._ends, indices, side="right"), indices.copy()
+        owners, indices = self._owners.of(indices), indices.copy()
         left = [int(number) for number in np.flatnonzero(self._sizes) if int(number) not in self._data.skipped]
         for number in sorted(self._data.skipped):
             mine = owners == number
@@ -136,13 +141,12 @@ class PartitionSource(IndexedSource):
 
     def _gathered(self, indices: NDArray[np.int64], *, room: int) -> Any:
         # As small as can be: to sort numbers of 16 bits takes no comparisons.
-        owners = np.searchsorted(self._ends, indices, side="right").astype(np.min_scalar_type(len(self._ends)))
+        owners = self._owners.of(indices)
         out = self._layout.empty(max(room, len(indices)))
         done = 0
         while done < len(indices):
             until = done + _within(owners[done:], self._data.settings.window)
-            rows = indices[done:until] - (self._ends - self._sizes)[owners[done:until]]
-            self._fill([array[done:until] for array in out], owners[done:until], rows)
+            self._fill([array[done:until] for array in out], owners[done:until], indices[done:until])
             done = until
         return self._batch(out)
 
@@ -151,32 +155,59 @@ class PartitionSource(IndexedSource):
         ahead = self._data.settings.workers
         if self._shuffle is True:
             at = min(place, self.num_samples - 1)
-            return self._windows.partitions_at(number, at), self._windows.partitions_after(number, at, ahead)
+            block = self._windows.block_of(number, at)
+            if self._near is None or self._near[0] != block:
+                members, after = self._windows.partitions_at(number, at), self._windows.partitions_after
+                self._near = (block, members, after(number, at, ahead))
+            return self._near[1], self._near[2]
         filled = np.flatnonzero(self._sizes)
         here = int(np.searchsorted(self._ends, place % self.num_samples, side="right"))
         at = int(np.searchsorted(filled, here))
         return [here], [int(part) for part in np.roll(filled, -at)[1 : ahead + 1]]
 
-    def _fill(self, out: list[NDArray[Any]], owners: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        """Fill arrays with rows of partitions: partition after partition first, then in the order of the samples."""
-        grouped = np.argsort(owners, kind="stable")
-        borders = [0, *(np.flatnonzero(np.diff(owners[grouped])) + 1).tolist(), len(owners)]
-        # The first of each partition is the one that is needed first.
-        members = sorted(itertools.pairwise(borders), key=lambda pair: int(grouped[pair[0]]))
-        firsts = {int(owners[grouped[start]]): int(rows[grouped[start]]) for start, _ in members}
-        found = self._data.get({number: self._row(number, row) for number, row in firsts.items()})
-        alone = len(members) == 1
-        between = out if alone else self._layout.empty(len(owners))
-        for (start, stop), (number, arrays) in zip(members, found.items(), strict=True):
-            local = self._row(number, rows if alone else rows[grouped[start:stop]])
-            for target, array in zip(between, arrays, strict=True):
-                # mode="clip" lets NumPy write into the target directly; the rows are in range.
-                np.take(array, local, axis=0, out=target[start:stop], mode="clip")
-        if not alone:
-            places = np.empty(len(owners), np.intp)
-            places[grouped] = np.arange(len(owners))
-            for target, array in zip(out, between, strict=True):
-                np.take(array, places, axis=0, out=target, mode="clip")
+    def _fill(self, out: list[NDArray[Any]], owners: NDArray[Any], indices: NDArray[np.int64]) -> None:
+        """Fill arrays with samples of partitions that are in memory together."""
+        present = np.flatnonzero(np.bincount(owners)).tolist()
+        while True:
+            shelf = self._data.shelf
+            try:
+                with shelf.room.lock:
+                    begins = shelf.there(present) or self._data.get(self._firsts(present, owners, indices))
+                    places = self._places_of(owners, indices, begins)
+                    for target, array in zip(out, shelf.room.arrays, strict=True):
+                        # mode="clip" lets NumPy write into the target directly; the places are in range.
+                        np.take(array, places, axis=0, out=target, mode="clip")
+                return
+            except StuckError:
+                self._data.clear()
+
+    def _firsts(self, present: list[int], owners: NDArray[Any], indices: NDArray[np.int64]) -> dict[int, int]:
+        """Return the sample of each partition that is needed first, in the order in which they are needed."""
+        firsts = sorted((int(np.argmax(owners == number)), number) for number in present)
+        starts = self._ends - self._sizes
+        return {number: int(self._row(number, indices[first] - starts[number])) for first, number in firsts}
+
+    def _places_of(
+        self, owners: NDArray[Any], indices: NDArray[np.int64], begins: Mapping[int, int]
+    ) -> NDArray[np.int64]:
+        """Return where samples lie in the room of the shelf.
+
+        Args:
+            owners: Partition of each.
+            indices: Their numbers.
+            begins: Number of a partition -> where it begins in the room.
+        """
+        starts = self._ends - self._sizes
+        if self._side is None:
+            shifts = np.zeros(len(starts), np.int64)
+            for number, begin in begins.items():
+                shifts[number] = begin - starts[number]
+            return indices + shifts[owners]  # type: ignore[no-any-return]
+        places = np.empty(len(indices), np.int64)
+        for number, begin in begins.items():
+            mine = owners == number
+            places[mine] = self._row(number, indices[mine] - starts[number]) + begin
+        return places
 
     def _row(self, number: int, row: Any) -> Any:
         """Return where a sample lies in its partition, for its number on this side."""
@@ -201,8 +232,7 @@ class PartitionSource(IndexedSource):
 
 def _within(owners: NDArray[Any], most: int) -> int:
     """Return how many of the first samples lie in ``most`` partitions together."""
-    present = np.unique(owners)
-    if len(present) <= most:
+    if np.count_nonzero(np.bincount(owners)) <= most:
         return len(owners)
     firsts = np.sort(np.unique(owners, return_index=True)[1])
     return int(firsts[most])

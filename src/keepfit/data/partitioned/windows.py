@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from keepfit.data.order import Permutation
 
 _TURN, _MIX, _ROWS = 1, 2, 3
+# A block up to here (2 MB of numbers) is worked out as a whole where a good part of it is asked for: its rows come in
+# their order then, and each sample is looked up. Of a larger one only what is asked for is worked out.
+_WHOLE_BLOCK = 1 << 18
+_WORTH_IT = 4
 
 
 class WindowedOrder:
@@ -52,6 +56,10 @@ class WindowedOrder:
         """Return the samples at places ``start`` to ``stop - 1`` of pass ``number``, each in ``[0, count)``."""
         return self._of(number).stretch(start, stop)
 
+    def block_of(self, number: int, place: int) -> tuple[int, int]:
+        """Return what tells the block that a place of pass ``number`` is in from all others."""
+        return number, self._of(number).block_of(place)
+
     def partitions_at(self, number: int, place: int) -> list[int]:
         """Return the partitions that are mixed at a place of pass ``number``, in the order in which they came."""
         return self._numbers[self._of(number).members(place)].tolist()  # type: ignore[no-any-return]
@@ -82,6 +90,7 @@ class _Pass:
         self.is_whole = window >= len(sizes)
         self._seed, self._sizes, self._starts, self._window = seed, sizes, starts, window
         self._kept: dict[tuple[int, int], Permutation] = {}
+        self._unmixed: tuple[int, NDArray[np.int64]] | None = None
         if self.is_whole:
             self.turn, self._block_starts = np.arange(len(sizes)), np.array([0, sizes.sum()])
         else:
@@ -123,6 +132,8 @@ class _Pass:
         begins = _slice_start(self._sizes[members], slices, self._window)
         ends = np.cumsum(_slice_end(self._sizes[members], slices, self._window) - begins)
         mixed = self._permutation(_MIX, block, length).stretch(start, stop)
+        if length <= min(_WHOLE_BLOCK, _WORTH_IT * (stop - start)) or (self._unmixed and self._unmixed[0] == block):
+            return self._whole(block, members, begins, ends)[mixed]
         places = np.searchsorted(ends, mixed, side="right")
         samples = np.empty(stop - start, np.int64)
         for j in np.unique(places):
@@ -131,6 +142,20 @@ class _Pass:
             rows = self._permutation(_ROWS, part, int(self._sizes[part])).at(mixed[mine] - before + begins[j])
             samples[mine] = rows + self._starts[part]
         return samples
+
+    def _whole(
+        self, block: int, members: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the samples of a block before they are mixed: slice after slice, each in the order of its rows."""
+        if self._unmixed is None or self._unmixed[0] != block:
+            samples = np.empty(int(ends[-1]), np.int64)
+            starts = [0, *ends.tolist()]
+            for j, part in enumerate(members.tolist()):
+                rows = self._permutation(_ROWS, part, int(self._sizes[part]))
+                first, length = int(begins[j]), starts[j + 1] - starts[j]
+                np.add(rows.stretch(first, first + length), self._starts[part], out=samples[starts[j] : starts[j + 1]])
+            self._unmixed = (block, samples)
+        return self._unmixed[1]
 
     def _permutation(self, kind: int, which: int, count: int) -> Permutation:
         key = (kind, which)
