@@ -11,7 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from keepfit.errors import InvalidArgument
-from keepfit.extras import load_extra
+from keepfit.readers.arrow import is_arrow
 from keepfit.readers.part import Part, Piece
 from keepfit.readers.tables import ROWS, arrow_columns, piece_of
 
@@ -26,7 +26,7 @@ def is_table(value: Any) -> bool:
     # A dict of data sets (Hugging Face's DatasetDict) is none.
     if isinstance(value, (type, dict)) or not hasattr(value, "column_names") or not hasattr(value, "__getitem__"):
         return False
-    return _is_arrow(value) or hasattr(value, "__len__")
+    return is_arrow(value) or hasattr(value, "__len__")
 
 
 def table_part(table: Any, number: int, target: str | None) -> Part:
@@ -40,7 +40,7 @@ def table_part(table: Any, number: int, target: str | None) -> Part:
     Raises:
         InvalidArgument: There is no such column.
     """
-    part = ArrowTablePart(table, target) if _is_arrow(table) else DatasetPart(table, target)
+    part = ArrowTablePart(table, target) if is_arrow(table) else DatasetPart(table, target)
     # A transform may make columns that nobody knows before it runs.
     if target is not None and part.is_steady and target not in part.columns:
         raise InvalidArgument(
@@ -124,19 +124,6 @@ class ArrowTablePart(MemoryTablePart):
     def _rows(self, start: int, stop: int) -> Mapping[str, NDArray[Any]]:
         return arrow_columns(self._table.slice(start, stop - start))
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A table that is a slice would be pickled with all that it was cut from; Arrow's own format holds its rows.
-        ipc = load_extra("pyarrow.ipc", extra="arrow", purpose="An Arrow table")
-        sink = load_extra("pyarrow", extra="arrow", purpose="An Arrow table").BufferOutputStream()
-        with ipc.new_stream(sink, self._table.schema) as stream:
-            stream.write(self._table)
-        return {**self.__dict__, "_table": sink.getvalue()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        ipc = load_extra("pyarrow.ipc", extra="arrow", purpose="An Arrow table")
-        with ipc.open_stream(state["_table"]) as stream:
-            self.__dict__.update(state, _table=stream.read_all())
-
 
 class DatasetPart(MemoryTablePart):
     """A Hugging Face data set, read by slices: one gives a dict of columns.
@@ -172,10 +159,6 @@ class DatasetPart(MemoryTablePart):
             return 0
         stored = self._table.with_format("arrow")[start:stop]
         return int(stored.column(name).null_count) if name in stored.schema.names else 0
-
-
-def _is_arrow(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "pyarrow" and hasattr(value, "num_rows")
 
 
 def _column(name: Any, values: Any) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from keepfit.aligned import mapped_empty
+from keepfit.readers.arrow import is_arrow, rows_alone
 
 _COUNT = struct.Struct("<Q")
 
@@ -102,11 +103,13 @@ class _Nowhere(io.RawIOBase):
 
 
 class _Pickler(pickle.Pickler):
-    """Refuses what pickle would take for a name in a module that the other process does not have."""
+    """Refuses names in a module that the other process does not have, and sends the rows of a table alone."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, (FunctionType, type)) and value.__module__ in ("__main__", "__mp_main__"):
             raise MainModuleError(f"{value.__qualname__} is defined in the script itself")
+        if is_arrow(value):
+            return rows_alone(value) or NotImplemented
         return NotImplemented
 
 
