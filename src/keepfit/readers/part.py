@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 PIECE_BYTES = 1 << 20
 _EDGE_BYTES = 4096
 
+_EXPECTED = "expected x, (x, y) or (x, y, sample_weight), of arrays with a row for each sample"
+
 Piece = tuple[Any, Any, Any]
 
 
@@ -102,11 +104,14 @@ class FunctionPart(Part):
 
     def _packed(self) -> Piece:
         given = self._function()
-        if not isinstance(given, tuple):
-            return given, None, None
-        if not 1 <= len(given) <= 3:
-            raise ValueError(f"it returned a tuple of {len(given)}, expected x, (x, y) or (x, y, sample_weight)")
-        x, y, weights = (*given, None, None)[:3]
+        packed = given if isinstance(given, tuple) else (given,)
+        if not 1 <= len(packed) <= 3:
+            raise ValueError(f"it returned a tuple of {len(packed)}, {_EXPECTED}")
+        x, y, weights = (*packed, None, None)[:3]
+        leaves = list(_leaves(x))
+        odd = next((leaf for leaf in _leaves((x, y, weights)) if len(getattr(leaf, "shape", ())) == 0), None)
+        if not leaves or odd is not None:
+            raise ValueError(f"it returned {'no inputs' if odd is None else f'a {type(odd).__name__}'}, {_EXPECTED}")
         return x, y, weights
 
 

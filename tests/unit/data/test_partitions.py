@@ -204,6 +204,18 @@ def test_a_window_that_exceeds_the_budget_says_what_fits():
         ({"parts": ["a.npy"], "workers": True}, "workers=True"),
         ({"parts": ["a.npy"], "sizes": [1, 2]}, "expected 1 numbers"),
         ({"parts": ["a.npy"], "sizes": [-1]}, "expected 1 numbers"),
+        ({"parts": ["a.npy"], "sizes": 64}, "sizes=64: expected 1 numbers"),
+        ({"parts": ["a.npy"], "sizes": [64.5]}, "expected 1 numbers"),
+        ({"parts": ["a.npy"], "sizes": ["64"]}, "expected 1 numbers"),
+        ({"parts": ["a.npy"], "memory": "1 GB"}, "memory='1 GB': expected a number above 0"),
+        ({"parts": ["a.npy"], "memory": -5}, "memory=-5: expected a number above 0"),
+        ({"parts": ["a.npy"], "timeout_s": 0}, "timeout_s=0: expected a number above 0"),
+        ({"parts": ["a.npy"], "timeout_s": "5"}, "timeout_s='5': expected a number above 0"),
+        ({"parts": ["a.npy"], "load": 5}, "load=5: expected a function"),
+        ({"parts": ["a.npz"], "target": 3}, "target=3: expected the name"),
+        ({"parts": {"train": "a.npy"}}, "cannot take a dict as parts"),
+        ({"parts": 5}, "cannot take a int as parts"),
+        ({"parts": None}, "cannot take a NoneType as parts"),
         ({"parts": ["a.npy"], "on_error": "ignore"}, "on_error='ignore'"),
         ({"parts": ["a.xyz"]}, "a format that is not known"),
         ({"parts": [5]}, "expected a path"),
@@ -327,6 +339,38 @@ def test_other_columns_are_named_also_where_the_first_batch_finds_them():
     other = lambda: (np.zeros((3, 5)), np.zeros(3, "int32"))  # noqa: E731
     with pytest.raises(errors.PartitionChanged, match=r"Partition 1 .* x has rows of shape \(5,\)"):
         source_of(partitions([*made, other], sizes=[3, 3])).peek()
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (None, "it returned no inputs"),
+        ((None, np.ones(3)), "it returned no inputs"),
+        ((), "a tuple of 0"),
+        ((3, 4), "it returned a int"),
+        ((np.ones(3), [1, 2, 3]), "it returned a int"),
+        (np.float32(3), "it returned a float32"),
+    ],
+)
+@pytest.mark.parametrize("sizes", [None, [3]])
+def test_a_loader_that_returns_something_else_is_told_what_is_expected(returned, told, sizes):
+    """Before anything is trained, whether it is counted first or not."""
+    with pytest.raises(errors.PartitionFailed, match=told) as raised:
+        source_of(partitions([lambda: returned], sizes=sizes))
+    assert "expected x, (x, y) or (x, y, sample_weight), of arrays" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["<", ">"])
+def test_files_of_any_byte_order_give_arrays_of_this_machine(kind, tmp_path):
+    """Those of another order are converted, as no backend takes them."""
+    x, y = rows(0, 9)
+    for name, array in (("x", x.astype(f"{kind}f4")), ("y", y.astype(f"{kind}i4"))):
+        np.save(tmp_path / f"{name}.npy", array)
+    batch = source_of(partitions([(tmp_path / "x.npy", tmp_path / "y.npy")]), shuffle=False).read(0, 0, 9)
+    assert [array.dtype for array in batch] == [np.float32, np.int32]
+    assert all(array.dtype.isnative for array in batch)
+    assert np.array_equal(batch[0], x)
+    assert np.array_equal(batch[1], y)
 
 
 def test_a_loader_that_raises_is_told_with_its_error():

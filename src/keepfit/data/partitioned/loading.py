@@ -62,7 +62,8 @@ class Layout:
             structure,
             tuple(array.shape[1:] for array in arrays),
             tuple(array.dtype for array in arrays),
-            tuple(model_dtype(array.dtype) for array in arrays),
+            # In the byte order of this machine, whatever the partition has.
+            tuple(model_dtype(array.dtype).newbyteorder("=") for array in arrays),
         )
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,15 @@ def partitions(
         >>> data.sizes
         (3, 4)
     """
-    given = [parts] if isinstance(parts, (str, Path)) or is_table(parts) else list(parts)
+    alone = isinstance(parts, (str, Path)) or is_table(parts)
+    if not alone and (isinstance(parts, Mapping) or not isinstance(parts, Iterable)):
+        raise InvalidArgument(
+            f"partitions cannot take a {type(parts).__name__} as parts: expected a list of paths, tables or functions. "
+            "Nothing was changed. Of a dict, give the values that are meant, in an order that stays.",
+            argument="parts",
+            value=parts,
+        )
+    given = [parts] if alone else list(parts)
     if not given:
         raise InvalidArgument("partitions() got no partitions. Nothing was changed. Give a list of paths or functions.")
     for name, value in (("window", window), ("workers", workers)):
@@ -108,9 +117,30 @@ def partitions(
             argument="on_error",
             value=on_error,
         )
-    if sizes is not None and (len(sizes) != len(given) or any(size < 0 for size in sizes)):
+    for name, number in (("memory", memory), ("timeout_s", timeout_s)):
+        if number is not None and (not isinstance(number, Real) or isinstance(number, bool) or not number > 0):
+            raise InvalidArgument(
+                f"partitions cannot take {name}={number!r}: expected a number above 0, or None. Nothing was changed.",
+                argument=name,
+                value=number,
+            )
+    if load is not None and not callable(load):
         raise InvalidArgument(
-            f"partitions cannot take sizes={list(sizes)[:5]}: expected {len(given)} numbers, 0 or more, one for "
+            f"partitions cannot take load={load!r}: expected a function of one of the parts. Nothing was changed.",
+            argument="load",
+            value=load,
+        )
+    if target is not None and not isinstance(target, str):
+        raise InvalidArgument(
+            f"partitions cannot take target={target!r}: expected the name of an array or column. Nothing was changed.",
+            argument="target",
+            value=target,
+        )
+    sizes = list(sizes) if isinstance(sizes, Iterable) else sizes
+    if sizes is not None and not _are_sizes(sizes, len(given)):
+        shown = sizes[:5] if isinstance(sizes, list) else sizes
+        raise InvalidArgument(
+            f"partitions cannot take sizes={shown!r}: expected {len(given)} numbers, 0 or more, one for "
             "each partition. Nothing was changed.",
             argument="sizes",
             value=sizes,
@@ -126,6 +156,11 @@ def partitions(
         ),
         load=load,
     )
+
+
+def _are_sizes(sizes: Any, count: int) -> bool:
+    whole = isinstance(sizes, list) and all(isinstance(n, Integral) and not isinstance(n, bool) for n in sizes)
+    return whole and len(sizes) == count and all(size >= 0 for size in sizes)
 
 
 @dataclass(frozen=True)

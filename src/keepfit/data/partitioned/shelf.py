@@ -70,8 +70,9 @@ class Shelf:
                 self._let_go(number)  # to be tried again when it is asked for again
                 raise
             self.is_stuck = True
-            if isinstance(error, TimeoutError) and not reading.is_begun:
-                raise StuckError from error  # all threads are at others
+            others = (each for each in self._held.values() if each is not reading)
+            if isinstance(error, TimeoutError) and not reading.is_begun and any(each.is_under_way for each in others):
+                raise StuckError from error
             raise
         return self.room.begin(reading.place)
 
@@ -143,6 +144,11 @@ class _Reading:
     def is_read(self) -> bool:
         """Whether all of it is there."""
         return self.done.is_set() and self.error is None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a thread is at it."""
+        return self.is_begun and not self.done.is_set()
 
     def wait(self, timeout_s: float | None) -> None:
         """Return when it is there; raises what reading it raised."""
