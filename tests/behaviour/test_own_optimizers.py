@@ -72,18 +72,48 @@ def test_a_model_that_is_compiled_with_an_optimizer_later_trains_as_if_from_the_
     assert differing(found[0], found[1]) == []
 
 
+class StandsStill(keras.Sequential):
+    """A model whose own step needs no optimizer."""
+
+    def train_step(self, *given: Any) -> Any:
+        """Return a loss."""
+        logs = {"loss": keras.ops.zeros(())}
+        return (logs, given[0]) if keras.backend.backend() == "jax" else logs
+
+
 def test_an_optimizer_that_is_let_go_is_said() -> None:
-    """Compiling without an optimizer after training lets its state go, which one sentence says."""
-    model, x, y = make("plain_dense")
+    """Going on without an optimizer lets the state of the last one go, which one sentence says."""
+    keras.utils.set_random_seed(3)
+    model = StandsStill([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    x, y = regression_data()
     with keepfit.Run(model) as run:
         run.fit(x, y, verbose=0)
+        model.optimizer.iterations.assign(5)  # as if the step had used it
+        with pytest.warns(KeepfitWarning, match="set by hand"):
+            run.fit(x, y, verbose=0)
         model.compile(optimizer=None, loss="mse")
         with pytest.warns(KeepfitWarning, match="without an optimizer now: the state of Adam is let go"):
-            run.evaluate(x, y, verbose=0)
-        run.evaluate(x, y, verbose=0)
-        model.compile("adam", "mse")
-        with pytest.warns(KeepfitWarning, match="new phase"):
-            assert run.fit(x, y, verbose=0).epoch == [1]
+            run.fit(x, y, verbose=0)
+        run.fit(x, y, verbose=0)
+
+
+def test_a_model_that_only_measures_without_an_optimizer_trains_on_with_the_state_there_was() -> None:
+    """Compiling without an optimizer to evaluate, and with one to train, is as compiling with one."""
+    found = []
+    for measures in (False, True):
+        model, x, y = make("plain_dense")
+        with keepfit.Run(model) as run:
+            run.fit(x, y, verbose=0)
+            if measures:
+                model.compile(optimizer=None, loss="mse")
+                run.evaluate(x, y, verbose=0)
+            model.compile("adam", "mse")
+            going_on = pytest.warns(KeepfitWarning, match="goes on with the state of the last one")
+            with pytest.warns(KeepfitWarning, match="the metrics changed"), going_on:
+                run.fit(x, y, verbose=0)
+            found.append(state_bits(model))
+    assert differing(*found) == []
 
 
 def train(folder: Path, *, stop_after: int = 1000) -> tuple[Any, Any]:
