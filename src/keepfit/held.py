@@ -41,14 +41,16 @@ class Held(ABC):
     Args:
         tensor: The backend's tensor.
         variable: The Keras variable that it was read of.
+        like: Another of the same shape and dtype, where one is at hand.
     """
 
     __slots__ = ("__weakref__", "dtype", "shape", "tensor")
 
-    def __init__(self, tensor: Any, variable: Any) -> None:
+    def __init__(self, tensor: Any, variable: Any, *, like: Held | None = None) -> None:
         self.tensor = tensor
-        self.shape: tuple[int, ...] = tuple(variable.shape)
-        self.dtype: np.dtype[Any] = np.dtype(variable.dtype)
+        # To ask a Keras variable takes longer than to read it.
+        self.shape: tuple[int, ...] = tuple(variable.shape) if like is None else like.shape
+        self.dtype: np.dtype[Any] = np.dtype(variable.dtype) if like is None else like.dtype
 
     @property
     def nbytes(self) -> int:
@@ -95,8 +97,8 @@ class HeldTensorFlow(Held):
 
     __slots__ = ("_host",)
 
-    def __init__(self, tensor: Any, variable: Any) -> None:
-        super().__init__(tensor, variable)
+    def __init__(self, tensor: Any, variable: Any, *, like: Held | None = None) -> None:
+        super().__init__(tensor, variable, like=like)
         self._host: NDArray[Any] | None = None
 
     @staticmethod
@@ -114,36 +116,60 @@ class HeldTensorFlow(Held):
     def now(cls, variables: Sequence[Any], last: Sequence[Held | None]) -> list[Held]:
         """Read all variables at once, whether they have changed or not."""
         return [
-            before if isinstance(before, HeldTensorFlow) and before._is_same(tensor) else cls(tensor, variable)
+            cls._now(variable, tensor, before)  # type: ignore[arg-type]
             for variable, tensor, before in zip(variables, cls.tensors_of(variables), last, strict=True)
         ]
 
+    @classmethod
+    def _now(cls, variable: Any, tensor: Any, before: HeldTensorFlow | None) -> HeldTensorFlow:
+        if before is None:
+            return cls(tensor, variable)
+        host = _host_of(tensor)
+        if not before._is_like(host):
+            return cls(tensor, variable)
+        if before._is_same(host):
+            return before
+        found = cls(tensor, variable, like=before)
+        found._host = host
+        return found
+
     def is_in(self, variable: Any) -> bool:
         """Compare buffers and bits."""
-        return self._is_same(self.tensors_of([variable])[0])
+        now = _host_of(self.tensors_of([variable])[0])
+        return self._is_like(now) and self._is_same(now)
 
-    def _is_same(self, tensor: Any) -> bool:
-        now, mine = np.asarray(tensor), self.host()
-        if now.shape != mine.shape or now.dtype != mine.dtype or _head(now) != _head(mine):
+    def _is_like(self, now: NDArray[Any]) -> bool:
+        mine = self.host()
+        return now.shape == mine.shape and now.dtype == mine.dtype
+
+    def _is_same(self, now: NDArray[Any]) -> bool:
+        mine = self.host()
+        if now.nbytes <= _HEAD:
+            return now.tobytes() == mine.tobytes()
+        if _head(now) != _head(mine):
             return False
         # A buffer that is held here is neither freed nor overwritten.
-        return now.nbytes <= _HEAD or now.__array_interface__ == mine.__array_interface__ or _same(now, mine)
+        return now.__array_interface__ == mine.__array_interface__ or _same(now, mine)
 
     def host(self) -> NDArray[Any]:
         """Return the tensor's own memory where it lies on the host."""
         if self._host is None:
-            self._host = np.asarray(self.tensor)
+            self._host = _host_of(self.tensor)
         return self._host
 
 
 class HeldTorch(Held):
     """A copy of a PyTorch parameter."""
 
-    __slots__ = ("_bits",)
+    __slots__ = ("_bits", "_seen")
 
-    def __init__(self, tensor: Any, variable: Any) -> None:
-        super().__init__(tensor, variable)
+    def __init__(self, tensor: Any, variable: Any, *, like: HeldTorch | None = None) -> None:
+        super().__init__(tensor, variable, like=like)
         self._bits = _bits_of(tensor)
+        # The parameter's own memory as it was last looked at, which the newest one has: the next look need not ask.
+        self._seen: Any = None
+        if like is not None:
+            self._seen, like._seen = like._seen, None
 
     @staticmethod
     def tensors_of(variables: Sequence[Any]) -> list[Any]:
@@ -153,12 +179,14 @@ class HeldTorch(Held):
     @classmethod
     def now(cls, variables: Sequence[Any], last: Sequence[Held | None]) -> list[Held]:
         """Copy the parameters that have changed."""
-        found = [
-            before if before and before.is_in(each) else None for each, before in zip(variables, last, strict=True)
-        ]
-        other = [each for each, before in zip(variables, found, strict=True) if before is None]
-        copies = map(cls, cls.tensors_of(other), other)
-        return [before or next(copies) for before in found]
+        return [cls._now(variable, before) for variable, before in zip(variables, last, strict=True)]  # type: ignore[arg-type]
+
+    @classmethod
+    def _now(cls, variable: Any, before: HeldTorch | None) -> HeldTorch:
+        if before is not None and before.is_in(variable):
+            return before
+        (tensor,) = cls.tensors_of([variable])
+        return cls(tensor, variable, like=before if before is not None and before._is_like(tensor) else None)
 
     @staticmethod
     def put_tensor(variable: Any, tensor: Any) -> None:
@@ -168,10 +196,18 @@ class HeldTorch(Held):
     def is_in(self, variable: Any) -> bool:
         """Compare bits, since a parameter can be written in ways that leave no trace (``.data``)."""
         now = _keras.value(variable)
-        mine = self.tensor
-        if now.shape != mine.shape or now.dtype is not mine.dtype or now.device != mine.device:
+        if not self._is_like(now):
             return False
-        return bool(torch.equal(_bits_of(now.detach()), self._bits))
+        seen = self._seen
+        if seen is None or now.data_ptr() != seen.data_ptr() or now.stride() != seen.stride():
+            seen = _bits_of(now.detach())
+            # What has no such view is a copy of now.
+            self._seen = seen if seen.data_ptr() == now.data_ptr() else None
+        return bool(torch.equal(seen, self._bits))
+
+    def _is_like(self, now: Any) -> bool:
+        mine = self.tensor
+        return bool(now.shape == mine.shape and now.dtype is mine.dtype and now.device == mine.device)
 
     def host(self) -> NDArray[Any]:
         """Copy from the device where it must; dtypes that PyTorch does not give to NumPy go by their bytes."""
@@ -277,9 +313,17 @@ class Known:
 
     def set_value(self, variable: Any, array: Any) -> None:
         """Let a variable hold what `value` gave of it, and know it."""
-        set_value(variable, array)
-        if self._held is not None:
-            self._held[id(variable)] = array
+        held = self._held
+        if held is None:
+            set_value(variable, array)
+            return
+        known = held.get(id(variable))
+        if known is None:
+            set_value(variable, array)
+        elif known is not array:
+            array.put(variable)
+            _last[id(variable)] = array
+        held[id(variable)] = array
 
     def tensors(self, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Return variables with the tensors that `put_back` takes; not for JAX, where an array is all it needs."""
@@ -332,6 +376,14 @@ def _read_together() -> Callable[[list[Any], list[int]], list[Any]] | None:
         return read if found.numpy().tolist() == [1.0, 2.0] else None
     except (ImportError, AttributeError, TypeError, tf.errors.OpError):
         return None
+
+
+def _host_of(tensor: Any) -> NDArray[Any]:
+    """Return a tensor of TensorFlow as an array, without a copy where it lies on the host."""
+    try:
+        return np.asarray(tensor)
+    except ValueError:  # NumPy takes no scalar of bfloat16 that way
+        return np.asarray(tensor.numpy())
 
 
 def _head(array: NDArray[Any]) -> bytes:
