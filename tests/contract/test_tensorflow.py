@@ -24,7 +24,9 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
+from keepfit.engine import graph
 from keepfit.engine.tensorflow import _Step
+from keepfit.engine.tensors import Spec
 
 SIZE = 10
 
@@ -371,3 +373,39 @@ def test_a_fit_call_builds_no_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built == []
     model.fit(x, y, batch_size=SIZE, verbose=0)
     assert built  # the control
+
+
+def test_a_traced_step_is_called_past_the_search_for_its_arguments() -> None:
+    """Called with its tensors it gives what TensorFlow's own call gives, in the structure of the step's result."""
+    model, x, y = make("plain_dense")
+    model.build((None, x.shape[1]))
+    batch = (tf.constant(x[:SIZE]), tf.constant(y[:SIZE]))
+    for name in ("test", "predict"):
+        _keras.build(model, batch)
+        given = batch if name == "test" else batch[:1]
+        step = _Step(model, name, Spec(given))
+        assert type(step.call) is graph._Call
+        model.reset_metrics()
+        expected = step.function(*given)
+        model.reset_metrics()
+        found = step.call(*given)
+        tf.nest.assert_same_structure(found, expected)
+        pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_a_ragged_step_is_called_as_it_is() -> None:
+    """Tensors that are more than one array each are left to TensorFlow's own call."""
+    spec = tf.RaggedTensorSpec([None, None], tf.float32, 1)
+    function = tf.function(lambda ragged: ragged * 2.0).get_concrete_function(spec)
+    assert graph.call_of(function) is function
+
+
+def test_specs_of_arrays_and_tensors_are_one() -> None:
+    """A step that was traced for arrays serves the tensors made of them; other shapes and dtypes are others."""
+    array = np.ones((3, 2), "float32")
+    assert Spec((array, None)) == Spec((tf.constant(array), None))
+    assert hash(Spec((array, None))) == hash(Spec((tf.constant(array), None)))
+    assert Spec((array,)).types == [tf.TensorSpec((3, 2), tf.float32)]
+    others = [(array[:2],), (array.astype("float64"),), (array, None), ((array,),), ({"a": array},)]
+    assert all(Spec((array,)) != Spec(other) for other in others)

@@ -19,7 +19,17 @@ from keepfit.engine import graph
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.host import host_number, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key, programs_of
-from keepfit.engine.tensors import Spec, bytes_of, concatenated, host_output, is_dense, leaves_of, own_tensor, tensor
+from keepfit.engine.tensors import (
+    Spec,
+    bytes_of,
+    concatenated,
+    host_output,
+    is_dense,
+    leaves_of,
+    own_tensor,
+    row_bytes,
+    tensor,
+)
 from keepfit.errors import EngineError
 from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
@@ -223,7 +233,7 @@ class TensorFlowEngine(Engine):
         return logs, np.all(np.isfinite(np.asarray(_loss(logs))))
 
     def _called(self, name: str, batch: Any) -> Any:
-        return self._step(name, Spec(batch)).function(*leaves_of(batch))
+        return self._step(name, Spec(batch)).call(*leaves_of(batch))
 
     def _step(self, name: str, spec: Spec) -> _Step:
         key = (name, spec)
@@ -298,7 +308,7 @@ class TensorFlowEngine(Engine):
                 lambda *leaves: None if leaves[0] is None else tensor(np.stack(leaves)), *block.batches
             )
         size, rows = block.samples, block.rows
-        batch_bytes = bytes_of(nested.map_structure(_row_of, block.arrays)) * size
+        batch_bytes = row_bytes(block.arrays) * size
         capacity = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(batch_bytes, 1)))
         if self._resident and rows is not None:
             padded = np.zeros(capacity * size, np.int64)
@@ -347,6 +357,7 @@ class _Step:
         traced = tf.function(function, jit_compile=bool(model.jit_compile), autograph=False)
         self.function = traced.get_concrete_function(*spec.types)
         graph.forget_gradients(self.function)
+        self.call = graph.call_of(self.function)
 
     @functools.cached_property
     def operations(self) -> frozenset[str]:
@@ -376,7 +387,7 @@ def _loop_of(step: _Step, spec: Spec, *, compiled: bool) -> Callable[..., Any]:
     # Of a loop that XLA compiles nothing is left to call from step to step.
     whole = compiled and _is_on_cpu() and not graph.is_slow_in_compiled_loop(step.operations)
     traced = tf.function(run, jit_compile=whole, autograph=False)
-    return traced.get_concrete_function(*spec.types, tf.TensorSpec([], tf.int32))  # type: ignore[no-any-return]
+    return graph.call_of(traced.get_concrete_function(*spec.types, tf.TensorSpec([], tf.int32)))
 
 
 @functools.cache
@@ -402,10 +413,6 @@ def _tensor_or_none(leaf: Any) -> Any:
 def _typed(leaf: Any) -> Any:
     """Return something of the shape and dtype that the leaf has as a tensor."""
     return leaf if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub" else _tensor_or_none(leaf)
-
-
-def _row_of(leaf: Any) -> Any:
-    return None if leaf is None else np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:])
 
 
 def _check_one_device(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,8 @@ def concatenated(*parts: Any) -> Any:
 
 def is_dense(leaf: Any) -> bool:
     """Return whether a leaf of a batch is a dense array of numbers."""
+    if type(leaf) is np.ndarray:
+        return leaf.dtype.kind not in "OSU"
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") or isinstance(leaf, _COMPOSITE):
         return False
     return leaf.dtype != tf.string and getattr(leaf.dtype, "kind", "f") not in "OSU"
@@ -80,14 +83,19 @@ class Spec:
         structure: A nested structure of tensors or arrays; None is a leaf.
     """
 
-    __slots__ = ("_key", "_places", "_structure", "types")
+    __slots__ = ("_forms", "_key", "_places", "_structure")
 
     def __init__(self, structure: Any) -> None:
         leaves = nested.flatten(structure)
         self._places = [index for index, leaf in enumerate(leaves) if leaf is not None]
         self._structure = nested.map_structure(lambda _: None, structure)
-        self.types = [_type_of(leaves[index]) for index in self._places]
-        self._key = (repr(self._structure), tuple(self._places), tuple(self.types))
+        self._forms = [_form_of(leaves[index]) for index in self._places]
+        self._key = (repr(self._structure), tuple(self._places), tuple(self._forms))
+
+    @property
+    def types(self) -> list[Any]:
+        """What TensorFlow calls the leaves; to make and compare these takes long, and a fit call only compares."""
+        return [tf.TensorSpec(form[0], form[1]) if type(form) is tuple else form for form in self._forms]
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -110,12 +118,12 @@ def leaves_of(structure: Any) -> list[Any]:
 
 def bytes_of(structure: Any) -> int:
     """Return the size of the dense leaves of a batch."""
-    sizes = [
-        int(np.prod(leaf.shape, dtype=np.int64)) * _item_bytes(leaf.dtype)
-        for leaf in leaves_of(structure)
-        if is_dense(leaf)
-    ]
-    return sum(sizes)
+    return sum(math.prod(leaf.shape) * _item_bytes(leaf.dtype) for leaf in leaves_of(structure) if is_dense(leaf))
+
+
+def row_bytes(arrays: Any) -> int:
+    """Return the size of one sample in the dense leaves of arrays whose first axis is samples."""
+    return sum(math.prod(leaf.shape[1:]) * _item_bytes(leaf.dtype) for leaf in leaves_of(arrays) if is_dense(leaf))
 
 
 def _item_bytes(dtype: Any) -> int:
@@ -126,10 +134,11 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, (tf.Tensor, *_COMPOSITE))
 
 
-def _type_of(leaf: Any) -> Any:
+def _form_of(leaf: Any) -> Any:
+    """Return shape and dtype of a leaf, or its type where it has more to it than these."""
     if isinstance(leaf, tf.SparseTensor):
         return tf.SparseTensorSpec(leaf.shape, leaf.dtype)
     if isinstance(leaf, tf.RaggedTensor):
         # The lengths of rows differ from batch to batch.
         return tf.RaggedTensorSpec(leaf.shape, leaf.dtype, leaf.ragged_rank, leaf.row_splits.dtype)
-    return tf.TensorSpec(leaf.shape, leaf.dtype)
+    return tuple(leaf.shape), int(tf.as_dtype(leaf.dtype).as_datatype_enum)
