@@ -129,7 +129,8 @@ def build(model: Any, batch: Any, *, optimizer: bool = True) -> None:
         optimizer: Whether the optimizer is built too, for what trains now.
     """
     if optimizer or not can_be_built(model.optimizer):
-        model._symbolic_build(data_batch=batch)
+        if not _has_all_variables(model):
+            model._symbolic_build(data_batch=batch)
         return
     attributes = vars(model.optimizer)
     attributes["built"] = True  # so that Keras leaves it alone
@@ -137,6 +138,17 @@ def build(model: Any, batch: Any, *, optimizer: bool = True) -> None:
         model._symbolic_build(data_batch=batch)
     finally:
         attributes["built"] = False
+
+
+def _has_all_variables(model: Any) -> bool:
+    """Return whether Keras would find nothing to build; what it does to PyTorch's list of parameters is done too."""
+    parts = (model.optimizer, model._compile_metrics, model._compile_loss, *model._flatten_layers())
+    if not all(part is None or part.built for part in parts):
+        return False
+    if keras.backend.backend() != "torch":
+        return True
+    listed: Any = getattr(model, "_torch_params", {})
+    return {id(parameter) for parameter in listed.values()} == {id(value(variable)) for variable in model.variables}
 
 
 def can_be_built(optimizer: Any) -> bool:
@@ -349,6 +361,15 @@ def finalize_weights(model: Any) -> bool:
     optimizer.finalize_variable_values(model.trainable_weights)
     own = type(optimizer).finalize_variable_values is keras.optimizers.Optimizer.finalize_variable_values
     return bool(optimizer.use_ema) or not own
+
+
+def call_without_threads(callbacks: Any) -> None:
+    """Let a callback list call its members itself; it makes an executor for each fit else, even where nobody uses it.
+
+    Members that ask for a thread (``async_safe``) keep it.
+    """
+    if not any(getattr(callback, "async_safe", False) for callback in callbacks.callbacks):
+        callbacks._async_train = callbacks._async_test = callbacks._async_predict = False
 
 
 def prepare_for_callbacks(model: Any) -> None:

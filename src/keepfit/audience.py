@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keepfit import _keras
 from keepfit.callbacks import Progress, make_progress
 from keepfit.journal import FitRecord
 from keepfit.logs import merged
@@ -26,7 +27,7 @@ def callback_list(
         record: The fit.
         steps: Steps in an epoch, where that is known.
     """
-    return keras.callbacks.CallbackList(
+    found = keras.callbacks.CallbackList(
         list(callbacks),
         add_history=True,
         model=model,
@@ -34,6 +35,8 @@ def callback_list(
         epochs=request.first_label(record) + request.planned_epochs,
         steps=steps,
     )
+    _keras.call_without_threads(found)
+    return found
 
 
 def fill_history(callbacks: Any, recorder: Recorder, record: FitRecord) -> Any:

@@ -23,6 +23,7 @@ State = dict[str, Any]
 # (state as the generator gives it, state as JSON).
 _last_python: tuple[Any, Any] = (None, None)
 _last_numpy: tuple[Any, Any] = (None, None)
+_last_operations: tuple[Any, Any] = (None, None)
 
 
 def take(*, untouched: bool = False) -> State:
@@ -207,8 +208,14 @@ def _take_operation_seeds() -> list[Any] | None:
     # Without a seed they come from the operating system, whatever the generator is at.
     if context is None or context._seed is None:
         return None
-    version, words, following = context._rng.getstate()
-    return [context._seed, version, _text(np.array(words, dtype="<u4").tobytes()), following]
+    global _last_operations
+    state = context._rng.getstate()
+    last, told = _last_operations
+    if state != last:
+        version, words, following = state
+        told = [version, _text(np.array(words, dtype="<u4").tobytes()), following]
+        _last_operations = (state, told)
+    return [context._seed, *told]
 
 
 def _restore_operation_seeds(state: list[Any] | None) -> None:

@@ -190,7 +190,8 @@ class Training:
 
     def _say_conditions(self, record: FitRecord, point: Snapshot, *, resumed: bool) -> None:
         """Say what a person would want to know before the fit trains."""
-        if not resumed and is_zero_throughout(self.model.optimizer, self.data.steps_of_fit(record.epochs_planned)):
+        steps, known = self.data.steps_of_fit(record.epochs_planned), self.run.engine.variables.known
+        if not resumed and is_zero_throughout(self.model.optimizer, steps, known=known):
             self.run.notice(
                 f"The learning rate of fit {record.number} is zero throughout: no weight will be trained. "
                 "Set model.optimizer.learning_rate, or give learning_rate=.",

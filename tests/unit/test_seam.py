@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -40,3 +41,42 @@ def test_supported_versions_begin_where_the_requirement_does() -> None:
     """What is tested is what can be installed."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert f"keras>={_keras.SUPPORTED[0]}" in project["dependencies"]
+
+
+def test_a_built_model_is_not_built_again_until_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras's building is asked for once, and once more where compiling anew took metrics and optimizer away."""
+    model, x, y = make("plain_dense")
+    built = []
+    symbolic_build = type(model)._symbolic_build
+
+    def noted(self: Any, *args: Any, **arguments: Any) -> None:
+        built.append(self)
+        symbolic_build(self, *args, **arguments)
+
+    monkeypatch.setattr(type(model), "_symbolic_build", noted)
+    for _ in range(3):
+        _keras.build(model, (x, y))
+    assert len(built) == 1
+    model.compile("sgd", "mse", metrics=["mae"])
+    for _ in range(3):
+        _keras.build(model, (x, y))
+    assert len(built) == 2
+
+
+def test_a_callback_list_makes_an_executor_only_for_who_asks_for_one() -> None:
+    """Without a member that is safe in another thread none is made, and one that is keeps its thread."""
+
+    class Safe(keras.callbacks.Callback):
+        async_safe = True
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            pass
+
+    for members, changes in (([keras.callbacks.History()], True), ([Safe()], False)):
+        callbacks: Any = keras.callbacks.CallbackList(members)
+        before = callbacks._async_train
+        _keras.call_without_threads(callbacks)
+        assert callbacks._async_train == (False if changes else before)
+        callbacks.on_train_begin()
+        assert (callbacks._executor is None) == (not callbacks._async_train)
+        callbacks.on_train_end()

@@ -100,12 +100,13 @@ def multipliers(model: Any, names: Mapping[int, str]) -> dict[str, float]:
     }
 
 
-def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
+def is_zero_throughout(optimizer: Any, steps: int | None, *, known: held.Known) -> bool:
     """Return whether the rate is zero at every one of the next steps, as far as they are known.
 
     Args:
         optimizer: The optimizer, if there is one; one with several inside is not looked into.
         steps: Steps to come; None looks at the next one alone.
+        known: What its variables are known to hold.
     """
     parts = optimizer_parts(optimizer)
     for part in parts:
@@ -113,10 +114,10 @@ def is_zero_throughout(optimizer: Any, steps: int | None) -> bool:
             continue
         holder = _keras.rate_holder(part)
         if isinstance(holder, keras.Variable):
-            if _holds_rate(part) and float(np.asarray(held.value(holder))) != 0:
+            if _holds_rate(part) and float(np.asarray(known.value(holder))) != 0:
                 return False
         elif isinstance(holder, keras.optimizers.schedules.LearningRateSchedule):
-            first = int(np.asarray(held.value(part._iterations)))
+            first = int(np.asarray(known.value(part._iterations)))
             places = np.unique(np.linspace(first, first + max(1, steps or 1) - 1, num=9).astype(int))
             if any(float(np.asarray(keras.ops.convert_to_numpy(holder(int(place))))) != 0 for place in places):
                 return False
