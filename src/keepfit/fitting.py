@@ -24,7 +24,7 @@ from keepfit.fit_data import FitData
 from keepfit.fit_progress import FitProgress
 from keepfit.journal import FitRecord
 from keepfit.left import left_by
-from keepfit.phases import Asked, begin_clocks, current_rate, goes_by_fractions
+from keepfit.phases import Asked, begin_clocks, current_rate, goes_by_fractions, has_trained, optimizer_values
 from keepfit.place import Decision, OpenFit, decide, longer
 from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
 from keepfit.request import FitRequest
@@ -107,11 +107,11 @@ class FitCall:
         self.data = FitData(self.run, request)
         if request.train is not None:
             self._asked.train(request.train)
+        fresh_optimizer = "optimizer" in [item for item in request.fresh if isinstance(item, str)]
+        # What was compiled before the last call that trained has gone on already.
+        self._fresh_in_vain = fresh_optimizer and self.run.inventory.optimizer is self.model.optimizer
         with explained(self.model, self.data.batch, "the first batch"):
-            self.run.inventory.ready(
-                self.data.batch,
-                fresh_optimizer="optimizer" in [item for item in request.fresh if isinstance(item, str)],
-            )
+            self.run.inventory.ready(self.data.batch, fresh_optimizer=fresh_optimizer)
         if request.learning_rate is not None:
             self._asked.rate(request.learning_rate)
             self.run.inventory.list_anew()
@@ -227,6 +227,12 @@ class FitCall:
         place = self.place
         if place.missing is not None:
             stand_at(self.run, number - 1, must=True)
+        if self._fresh_in_vain and has_trained(optimizer_values(self.variables.values())):
+            self.run.notice(
+                f'Fit {number}: fresh=["optimizer"] changes nothing, since the optimizer is the one that trained '
+                "before. Compile the model with a new one to begin without its state.",
+                fit=number,
+            )
         ends = place.ends
         facts = task_facts(self.model, self.request, variables=self.variables)
         changed = ends.changed(self.variables)

@@ -104,6 +104,23 @@ def test_optimizer_begins_without_state(how: str) -> None:
         assert int(np.asarray(slots(model)["optimizer/iterations"])) == 3
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_fresh_says_when_it_comes_too_late(compiled: bool) -> None:
+    """An optimizer that trained before, or that took the state over for a range test, does not begin fresh in silence.
+
+    Only a newly compiled one can; the first fit has nothing to say.
+    """
+    model, x, y = two_layers()
+    with keepfit.Run(model) as run:
+        run.fit(x, y, verbose=0, fresh=["optimizer"])
+        if compiled:
+            model.compile(keras.optimizers.Adam(3e-3), "mse")
+            with pytest.warns(KeepfitWarning, match="goes on with the state"):
+                run.find_learning_rate(x, y, steps=10)
+        with pytest.warns(KeepfitWarning, match=r'Fit 2: fresh=\["optimizer"\] changes nothing'):
+            run.fit(x, y, verbose=0, fresh=["optimizer"])
+
+
 @pytest.mark.filterwarnings("ignore:Fit 2 is a new phase")
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("verb", ["evaluate", "test_on_batch", "forgetting"])
