@@ -135,9 +135,19 @@ def kill_series(
     chance: random.Random,
     toll: Toll,
     forget: str = "",
-    at_least_s: float = 0.0,
+    inside: bool = False,
 ) -> None:
-    """Kill one training ``kills`` times, let it end, and compare it with a control."""
+    """Kill one training ``kills`` times, let it end, and compare it with a control.
+
+    Args:
+        place: Folder for the runs.
+        model: Name of the model.
+        kills: How many.
+        chance: Draws the moments.
+        toll: Gets what was done and found.
+        forget: See `start`.
+        inside: Whether each kill waits for a checkpoint inside a fit, so that there is something to go on from.
+    """
     control, killed = place / f"{model}-control", place / f"{model}-killed"
     run_to_end(control, model)
     for _ in range(kills):
@@ -147,7 +157,10 @@ def kill_series(
         if chance.random() < 0.6:
             # Compiling takes longer than the moments that are drawn, above all where a machine is busy.
             wait_for(noted.exists, 20.0, pause_s=0.01)
-        time.sleep(chance.uniform(at_least_s, 1.3))
+        if inside:
+            wait_for(lambda: has_checkpoint_inside(killed), 60.0, pause_s=0.01)
+        else:
+            time.sleep(chance.uniform(0.0, 1.3))
         if chance.random() < 0.3:
             wait_for(lambda: files_aside(killed), 1.0, pause_s=0.0002)  # a checkpoint is being written
         os.kill(process.pid, signal.SIGKILL)
@@ -182,6 +195,18 @@ def moment_of(directory: Path) -> str:
             return "training" if reader.epochs() else "compiling or first epoch"
     except OSError:
         return "starting"
+
+
+def has_checkpoint_inside(directory: Path) -> bool:
+    """Return whether the fit that is under way can be gone on with from amid it."""
+    from keepfit.journal import Reader
+
+    try:
+        with Reader.open(directory) as reader:
+            under_way = {record.number for record in reader.fits() if record.status == "open"}
+            return any(each.kind == "inside" and each.fit in under_way for each in reader.checkpoints())
+    except OSError:
+        return False
 
 
 def files_aside(directory: Path) -> list[Path]:
