@@ -93,7 +93,6 @@ class FitLoop:
         self.state = state
         self.feed = feed
         self.validation = validation
-        self._validation_source = None if validation is None else validation.feed.source
         self.callbacks = callbacks
         self.memory = memory
         self.progress = progress
@@ -107,17 +106,16 @@ class FitLoop:
             )
         self._test_hooks = has_test_batch_hooks(callbacks.callbacks)
         own = [c for c in callbacks.callbacks if type(c) is not keras.callbacks.History]
-        self._watched = bool(own) or validation is not None
         self.keeper = Keeper(
             state,
             model=model,
             engine=engine,
             recorder=recorder,
             feed=feed,
-            validation=self._validation_source,
+            validation=None if validation is None else validation.feed.source,
             memory=memory,
             leaks=leaks,
-            watched=self._watched,
+            watched=bool(own) or validation is not None,
         )
         self._said_nonfinite = False
         # Optimizers that the first step has yet to build, and what it builds to be listed.
