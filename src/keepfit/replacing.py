@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keepfit import _keras, live
+from keepfit.compiled import check_compiled
 from keepfit.engine import make_engine
-from keepfit.errors import CannotAttach, InvalidArgument, NotCompiled
+from keepfit.errors import CannotAttach, InvalidArgument
 from keepfit.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ def _check(run: Run, model: Any, *, is_attached: bool) -> None:
             f"replace_model takes a keras.Model, received {type(model).__name__}. Nothing was changed.",
             argument="model",
         )
-    if not _keras.is_compiled(model):
-        raise NotCompiled(
-            "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before that."
-        )
+    check_compiled(model, "replace_model")
     if is_attached and _keras.trains_itself(model):
         raise CannotAttach(
             f"{type(model).__name__} overrides fit(), and the run would take its place. Nothing was changed. "

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from keepfit import _keras, live
 from keepfit.ahead import Ahead, Loads, taken, taken_whole
 from keepfit.clock import Position
+from keepfit.compiled import check_compiled
 from keepfit.debts import Debts
 from keepfit.engine import make_engine
-from keepfit.errors import FitUnderWay, InvalidArgument, NotCompiled, RunClosed, warn
+from keepfit.errors import FitUnderWay, InvalidArgument, RunClosed, warn
 from keepfit.fitting import FitCall
 from keepfit.frozen import Frozen
 from keepfit.inventory import Inventory
@@ -91,10 +92,7 @@ class Run:
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
             )
-        if not _keras.is_compiled(model):
-            raise NotCompiled(
-                "The model is not compiled. Nothing was changed. Call model.compile(optimizer, loss) before Run()."
-            )
+        check_compiled(model, "Run")
         self.model = model
         self.directory = None if directory is None else Path(directory)
         # Which folder that is, wherever the script goes.
