@@ -297,6 +297,11 @@ class Known:
         if self._held is not None:
             self._held = {}
 
+    def look(self, variables: Sequence[Any]) -> None:
+        """Look at all that will be asked for soon, at once; where nothing is known for long, do nothing."""
+        if self._held is not None:
+            self.values(variables)
+
     def value(self, variable: Any) -> Any:
         """Return what `value` of the module does."""
         return self.values([variable])[0]

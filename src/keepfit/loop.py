@@ -177,6 +177,8 @@ class FitLoop:
         self.progress.epoch_begin(label)
         if not self.state.done.trained:
             self._steps()
+            if self.state.done.epochs + 1 == self.state.record.epochs_planned:
+                self.engine.variables.known.look(self.engine.variables.all())
             self.feed.end_epoch()
             self.state.done = replace(self.state.done, trained=True)
         self.keeper.make_safe()

@@ -183,7 +183,8 @@ class TorchEngine(Engine):
             program = self._library.program(verb, self._step(verb), batch, self.variables, self._key)
         if program is None:
             return "stepwise", f"the step cannot be captured: {self._library.reason(verb, batch)}"
-        return "fused", f"the step was captured: {program.operations} operations"
+        launched = self._library.reason(verb, batch)
+        return "fused", f"the step was captured: {program.operations} operations{launched and f', {launched}'}"
 
     # One dispatch
 
@@ -244,17 +245,17 @@ class TorchEngine(Engine):
 
     @contextmanager
     def _whole_or_not_at_all(self, variables: list[Any]) -> Iterator[None]:
-        """Put variables and PyTorch's generator back as they were where a step raises."""
+        """Put variables and PyTorch's generators back as they were where a step raises."""
         kept = self._bytes <= _KEPT_BYTES
         known = self.variables.known
-        before, generator = (known.tensors(variables), torch.get_rng_state()) if kept else ([], None)
+        before, generators = (known.tensors(variables), _generator_states()) if kept else ([], [])
         try:
             yield
         except BaseException:
             self._lost = not kept
             known.put_back(before)
-            if generator is not None:
-                torch.set_rng_state(generator)
+            for put_back, state in generators:
+                put_back(state)
             self.unsettled = False
             raise
 
@@ -329,6 +330,15 @@ def host_number(value: Any) -> Any:
     """Return a scalar as a Python float and anything else as a NumPy array."""
     array = keras.ops.convert_to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
     return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else array
+
+
+def _generator_states() -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return the states of the generators that a step may draw from, each with what puts it back."""
+    device = _device()
+    states: list[tuple[Callable[[Any], Any], Any]] = [(torch.set_rng_state, torch.get_rng_state())]
+    if device.type == "cuda":
+        states.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))
+    return states
 
 
 def _device() -> Any:

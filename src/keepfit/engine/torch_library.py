@@ -11,8 +11,10 @@ import keras
 import torch
 
 from keepfit import _keras, nested, randomness
+from keepfit.engine import torch_graph
 from keepfit.engine.program import ProgramKey
 from keepfit.engine.torch_capture import record
+from keepfit.engine.torch_graph import GraphProgram
 from keepfit.engine.torch_program import Program
 from keepfit.engine.torch_recording import NotCapturedError
 from keepfit.engine.torch_watch import Watch, has_hooks
@@ -32,12 +34,14 @@ class _Entry:
 
     watch: Watch | None
     tensors: list[Any]
-    program: Program | None
+    program: Program | GraphProgram | None
     reason: str = ""
 
     def holds(self, tensors: list[Any]) -> bool:
         """Return whether all is as it was when the step was captured, or found not to be capturable."""
-        return _are(self.tensors, tensors) and (self.watch is None or self.watch.change() is None)
+        if not _are(self.tensors, tensors) or not (self.program is None or self.program.is_in_place()):
+            return False
+        return self.watch is None or self.watch.change() is None
 
 
 class Library:
@@ -63,7 +67,7 @@ class Library:
         key: ProgramKey | None,
         *,
         steps: int = _SEEN_BEFORE,
-    ) -> Program | None:
+    ) -> Program | GraphProgram | None:
         """Return the step's program for batches like this one, None where it runs as it is written.
 
         Args:
@@ -129,7 +133,7 @@ class Library:
             told.optimizer.build(told.variables)
 
     def reason(self, name: str, batch: Any) -> str:
-        """Return why there is no program for a step."""
+        """Return why there is no program for a step, or how the program is launched where there are two ways."""
         entry = self._entries.get((name, _form(batch)))
         return "its attributes change all the time" if entry is None else entry.reason
 
@@ -166,13 +170,30 @@ class Library:
         self._check(program, step, batch, entry.tensors)
         self._must_be_settled(entry)
         entry.program = program
+        if torch_graph.is_graphed(entry.tensors):
+            entry.program, entry.reason = self._as_graph(program, step, batch, entry.tensors)
+            self._must_be_settled(entry)
+
+    def _as_graph(
+        self, program: Program, step: Callable[[Any], Any], batch: Any, tensors: list[Any]
+    ) -> tuple[Program | GraphProgram, str]:
+        """Return the program as one graph where it can be, and how it is launched."""
+        leaves = [leaf for leaf in nested.flatten(batch) if leaf is not None]
+        try:
+            graph = GraphProgram(program, leaves)
+            self._check(graph, step, batch, tensors)
+        except (NotCapturedError, RuntimeError) as error:
+            return program, f"launched one by one: as a CUDA graph {error}"
+        return graph, "launched as one CUDA graph"
 
     def _must_be_settled(self, entry: _Entry) -> None:
         if entry.watch is not None and (change := entry.watch.change()) is not None:
             entry.watch = None  # nor will it ever be
             raise NotCapturedError(f"it changes {change}")
 
-    def _check(self, program: Program, step: Callable[[Any], Any], batch: Any, tensors: list[Any]) -> None:
+    def _check(
+        self, program: Program | GraphProgram, step: Callable[[Any], Any], batch: Any, tensors: list[Any]
+    ) -> None:
         """Check that program and step agree in every bit, on another batch and state than the captured ones."""
         other = nested.map_structure(lambda leaf: None if leaf is None else torch.flip(leaf, (0,)), batch)
         leaves = [leaf for leaf in nested.flatten(other) if leaf is not None]

@@ -34,6 +34,8 @@ class Program:
         operations = _folded(_without_detours(recording.operations, same), recording)
         result = with_tensors_as(recording.result, lambda slot: Slot(same.get(slot.index, slot.index)), kind=Slot)
         self.operations = len(operations)
+        self.loss_of = loss
+        self.tensors = list(recording.values.values())  # of variables, and what else is there in every step
         self._whole = _Function(operations, recording, result)
         self._loss = _Function(operations, recording, loss(result))
 
@@ -44,6 +46,10 @@ class Program:
     def loss(self, leaves: list[Any]) -> Any:
         """Run the step and return only its loss."""
         return self._loss(leaves)
+
+    def is_in_place(self) -> bool:
+        """Return True: operations find a variable's memory wherever it lies."""
+        return True
 
 
 class _Function:

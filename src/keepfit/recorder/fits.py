@@ -18,13 +18,15 @@ class FitTable(Mapping[int, FitRecord]):
 
     The newest are held as they are. An older one is held as its JSON,
     compressed against an earlier fit's: recipes of one run repeat, so a
-    thousand fits take a few hundred kilobytes, not several megabytes.
+    thousand fits take a few hundred kilobytes, not several megabytes. Which
+    ones have a name (``named``) is known without a look at the record.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[int, None] = {}  # in order of insertion
         self._recent: dict[int, FitRecord] = {}
         self._packed: dict[int, tuple[int, bytes]] = {}
+        self.named: set[int] = set()
         self._dictionaries: list[bytes] = []
 
     def put(self, record: FitRecord) -> None:
@@ -32,6 +34,7 @@ class FitTable(Mapping[int, FitRecord]):
         self._numbers[record.number] = None
         self._packed.pop(record.number, None)
         self._recent[record.number] = record
+        (self.named.add if record.name else self.named.discard)(record.number)
         if len(self._recent) > RECENT:
             self._pack(min(self._recent))
 
@@ -42,6 +45,7 @@ class FitTable(Mapping[int, FitRecord]):
             del self._numbers[record.number]
             self._recent.pop(record.number, None)
             self._packed.pop(record.number, None)
+            self.named.discard(record.number)
         return gone
 
     def __getitem__(self, number: int) -> FitRecord:
@@ -75,5 +79,7 @@ class FitTable(Mapping[int, FitRecord]):
 
 
 def _deflate(text: bytes, dictionary: bytes) -> bytes:
-    stream = zlib.compressobj(level=6, zdict=dictionary)
+    # A window and a table larger than it takes are memory that zlib clears each time, more work than all the rest.
+    window = (len(text) + len(dictionary)).bit_length()
+    stream = zlib.compressobj(level=6, wbits=min(max(window, 9), 15), memLevel=4, zdict=dictionary)
     return stream.compress(text) + stream.flush()

@@ -158,7 +158,7 @@ class MemoryRecorder(Mirrored):
         size = sum(item.size_bytes for item in mirror.checkpoints)
         if len(mirror.checkpoints) <= self._keep and size <= self._budget_bytes:
             return
-        keep = kept(mirror.checkpoints, mirror.fits, keep=self._keep, final_logs=mirror.final_logs())
+        keep = kept(mirror.checkpoints, named=mirror.fits.named, keep=self._keep, final_logs=mirror.final_logs())
         keep &= self._within_budget(keep)
         mirror.checkpoints = [item for item in mirror.checkpoints if item.id in keep]
         self._states = {number: self._states[number] for number in keep}

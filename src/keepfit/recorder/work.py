@@ -87,7 +87,10 @@ class Work:
         with self._gate:
             everything = [*self._mirror.checkpoints, record]
             keepers = kept(
-                everything, self._mirror.fits, keep=self.keep, final_logs=self._mirror.final_logs(record.fit)
+                everything,
+                named=self._mirror.fits.named,
+                keep=self.keep,
+                final_logs=self._mirror.final_logs(record.fit),
             )
         used = {name for item in everything if item.id in keepers for name in self.store.files(item.manifest)}
         forgotten = self._removed - used

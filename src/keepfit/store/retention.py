@@ -26,17 +26,10 @@ class Checkpoint(Protocol):
     def pinned(self) -> bool: ...  # noqa: D102
 
 
-class Fit(Protocol):
-    """What retention needs to know of a fit; see the journal's record."""
-
-    @property
-    def name(self) -> str | None: ...  # noqa: D102
-
-
 def kept(
     checkpoints: Collection[Checkpoint],
-    fits: Mapping[int, Fit],
     *,
+    named: Collection[int],
     keep: int,
     final_logs: Mapping[int, Mapping[str, float]],
 ) -> set[int]:
@@ -50,7 +43,7 @@ def kept(
 
     Args:
         checkpoints: All of the run, in any order.
-        fits: Fits of the current branch by number.
+        named: Fits of the current branch that have a name.
         keep: How many ends of fits are kept, 1 or more.
         final_logs: Fit -> its last logs, at least for fits whose end is in ``checkpoints``.
 
@@ -62,7 +55,7 @@ def kept(
     current = [item for item in ordered if item.branch == 0]
     keepers |= {item.id for item in current if item.kind == "start"}
     ends = {item.fit: item.id for item in current if item.kind == "end"}  # a longer one replaces a shorter one
-    keepers |= {number for fit, number in ends.items() if fit in fits and fits[fit].name}
+    keepers |= {number for fit, number in ends.items() if fit in named}
     keepers |= {ends[fit] for fit in (*sorted(ends)[-keep:], *_best(ends, final_logs))}
     inside = [item.id for item in current if item.kind == "inside" and item.fit == current[-1].fit]
     good = [item.id for item in current if item.good]

@@ -52,6 +52,19 @@ def test_fit_table_takes_out_what_lies_after_a_fit():
     assert [(item.number, item.name) for item in table.values()] == [(1, None), (2, None), (3, None), (4, "again")]
 
 
+def test_fit_table_knows_which_fits_have_a_name():
+    """Whatever their age; the newest word counts, and what was taken out has none."""
+    table = FitTable()
+    for number in range(1, 41):
+        table.put(record(number, name=f"fit {number}" if number % 10 == 0 else None))
+    assert table.named == {10, 20, 30, 40}
+    table.put(record(10))
+    table.put(record(11, name="late"))
+    assert table.named == {11, 20, 30, 40}
+    table.cut(25)
+    assert table.named == {11, 20} == {number for number, item in table.items() if item.name}
+
+
 def test_fit_table_is_small_when_recipes_change_for_good():
     """Records that stop resembling the first are packed against a newer one."""
     table, letters = FitTable(), random.Random(0)
