@@ -26,7 +26,9 @@ class EpochLog(Sequence[EpochRecord]):
         self._reals = {name: array("d") for name in _REALS}
         self._keys: list[tuple[str, ...]] = []  # the names of the logs, shared by equal rows
         self._key_of: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._logs: list[Sequence[Any]] = []
+        self._starts = array("q")  # where the logs of each row begin in `_logs`
+        self._logs = array("d")
+        self._others: dict[int, tuple[Any, ...]] = {}  # row -> logs that are not all numbers
 
     def put(self, record: EpochRecord) -> None:
         """Append an epoch; one with an equal or later index is replaced."""
@@ -37,8 +39,12 @@ class EpochLog(Sequence[EpochRecord]):
             value = getattr(record, name)
             reals.append(nan if value is None else value)
         names = tuple(record.logs)
+        self._starts.append(len(self._logs))
+        try:
+            self._logs.extend(array("d", record.logs.values()))
+        except TypeError:  # a metric of the user whose result is not one number
+            self._others[len(self)] = tuple(record.logs.values())
         self._keys.append(self._key_of.setdefault(names, names))
-        self._logs.append(_row(record.logs))
 
     def cut(self, *, epoch: int | None = None, fit: int | None = None) -> int:
         """Forget epochs from index ``epoch`` on, and those of fits after ``fit``.
@@ -53,9 +59,11 @@ class EpochLog(Sequence[EpochRecord]):
         if fit is not None:
             end = min(end, bisect_right(self._counts["fit"], fit))
         if end < before:
-            columns: list[Any] = [*self._counts.values(), *self._reals.values(), self._keys, self._logs]
+            del self._logs[self._starts[end] :]
+            columns: list[Any] = [*self._counts.values(), *self._reals.values(), self._starts, self._keys]
             for column in columns:
                 del column[end:]
+            self._others = {row: logs for row, logs in self._others.items() if row < end}
         return before - end
 
     def last_logs(self, fit: int) -> dict[str, float]:
@@ -63,7 +71,7 @@ class EpochLog(Sequence[EpochRecord]):
         index = bisect_right(self._counts["fit"], fit) - 1
         if index < 0 or self._counts["fit"][index] != fit:
             return {}
-        return dict(zip(self._keys[index], self._logs[index], strict=True))
+        return self._logs_of(index)
 
     def of(self, fit: int) -> list[EpochRecord]:
         """Return the epochs of one fit, oldest first."""
@@ -71,7 +79,7 @@ class EpochLog(Sequence[EpochRecord]):
         return self[bisect_left(column, fit) : bisect_right(column, fit)]
 
     def __len__(self) -> int:
-        return len(self._logs)
+        return len(self._keys)
 
     @overload
     def __getitem__(self, index: int) -> EpochRecord: ...
@@ -100,15 +108,13 @@ class EpochLog(Sequence[EpochRecord]):
         rate = self._reals["learning_rate"][index]
         return EpochRecord(
             **counts,
-            logs=dict(zip(self._keys[index], self._logs[index], strict=True)),
+            logs=self._logs_of(index),
             learning_rate=None if isnan(rate) else rate,
             seconds=self._reals["seconds"][index],
             ended=self._reals["ended"][index],
         )
 
-
-def _row(logs: dict[str, Any]) -> Sequence[Any]:
-    try:
-        return array("d", logs.values())
-    except TypeError:  # a metric of the user whose result is not one number
-        return tuple(logs.values())
+    def _logs_of(self, index: int) -> dict[str, Any]:
+        names, start = self._keys[index], self._starts[index]
+        found = self._others.get(index)
+        return dict(zip(names, self._logs[start : start + len(names)] if found is None else found, strict=True))

@@ -10,6 +10,7 @@ from keepfit.journal.rows import fit_from_text, fit_to_text
 
 RECENT = 16  # above the usual keep=, since retention reads the fits whose ends are kept
 _DEFLATE_WINDOW = 32_768  # zlib looks back no further than this
+_NUMBER = 4  # bytes
 _ANOTHER_DICTIONARY = 600  # a packed record above this size becomes a dictionary of its own
 
 
@@ -25,7 +26,7 @@ class FitTable(Mapping[int, FitRecord]):
     def __init__(self) -> None:
         self._numbers: dict[int, None] = {}  # in order of insertion
         self._recent: dict[int, FitRecord] = {}
-        self._packed: dict[int, tuple[int, bytes]] = {}
+        self._packed: dict[int, bytes] = {}  # the number of the dictionary, then the text
         self.named: set[int] = set()
         self._dictionaries: list[bytes] = []
 
@@ -51,9 +52,9 @@ class FitTable(Mapping[int, FitRecord]):
     def __getitem__(self, number: int) -> FitRecord:
         if number in self._recent:
             return self._recent[number]
-        which, data = self._packed[number]
-        text = zlib.decompressobj(zdict=self._dictionaries[which])
-        return fit_from_text(text.decompress(data).decode())
+        data = self._packed[number]
+        dictionary = self._dictionaries[int.from_bytes(data[:_NUMBER])]
+        return fit_from_text(zlib.decompressobj(zdict=dictionary).decompress(data[_NUMBER:]).decode())
 
     def __contains__(self, number: object) -> bool:
         return number in self._numbers
@@ -75,7 +76,7 @@ class FitTable(Mapping[int, FitRecord]):
         if len(data) > _ANOTHER_DICTIONARY:
             self._dictionaries.append(text[-_DEFLATE_WINDOW:])
             data = _deflate(text, self._dictionaries[-1])
-        self._packed[number] = (len(self._dictionaries) - 1, data)
+        self._packed[number] = (len(self._dictionaries) - 1).to_bytes(_NUMBER) + data
 
 
 def _deflate(text: bytes, dictionary: bytes) -> bytes:

@@ -65,6 +65,21 @@ def test_epoch_log_replaces_from_an_index_on(log):
     assert [item.label for item in log] == [1, 1, 1, 33]
 
 
+def test_epoch_log_cuts_rows_of_all_kinds():
+    """Rows with other logs, fewer or none, before and after a cut, come back as they were put."""
+    kinds = [{"loss": 1.0, "per_class": (0.5, 0.25)}, {"loss": 2.0, "mae": 3.0}, {}, {"loss": 4.0}]
+    records = [replace(FIRST, epoch=epoch, logs=kinds[epoch % 4]) for epoch in range(12)]
+    for end in range(12):
+        log = EpochLog()
+        for record in records:
+            log.put(record)
+        assert log == records
+        again = [replace(record, logs=kinds[(record.epoch + 1) % 4]) for record in records[end:]]
+        for record in again:
+            log.put(record)
+        assert log == [*records[:end], *again]
+
+
 def test_epoch_log_cuts_by_fit_and_by_epoch(log):
     """What lies after a fit, or from an index on, is forgotten and counted."""
     assert log.cut(fit=2) == 2
