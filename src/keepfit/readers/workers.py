@@ -18,6 +18,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from keepfit.readers.late import late
 from keepfit.readers.part import Part, Piece
 from keepfit.readers.wire import Question, pickled, receive, send
 
@@ -158,7 +159,7 @@ class _Worker:
                 yield answer
         except ChildProcessError:
             if limit.is_over:
-                raise TimeoutError(f"it was not read within {timeout_s:g} seconds") from None
+                raise late(timeout_s) from None
             raise
         finally:
             limit.lift()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from keepfit.data.partitioned.room import Room
+from keepfit.readers.late import late
 
 
 class StuckError(Exception):
@@ -153,7 +154,7 @@ class _Reading:
     def wait(self, timeout_s: float | None) -> None:
         """Return when it is there; raises what reading it raised."""
         if not self.done.wait(timeout_s):
-            raise TimeoutError(f"it was not read within {timeout_s:g} seconds")
+            raise late(timeout_s)
         if self.error is not None:
             raise self.error
 

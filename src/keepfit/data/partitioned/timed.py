@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from keepfit.readers.late import late
+
 Result = TypeVar("Result")
 
 
@@ -35,7 +37,7 @@ def timed(function: Callable[[], Result], timeout_s: float | None) -> Result:
     try:
         value, error = found.get(timeout=timeout_s)
     except queue.Empty:
-        raise TimeoutError(f"it was not read within {timeout_s:g} seconds") from None
+        raise late(timeout_s) from None
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
