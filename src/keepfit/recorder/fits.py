@@ -11,7 +11,8 @@ from keepfit.journal.rows import fit_from_text, fit_to_text
 RECENT = 16  # above the usual keep=, since retention reads the fits whose ends are kept
 _DEFLATE_WINDOW = 32_768  # zlib looks back no further than this
 _NUMBER = 4  # bytes
-_ANOTHER_DICTIONARY = 600  # a packed record above this size becomes a dictionary of its own
+_LARGE = 600  # a packed record above this size, in bytes, may resemble another fit more than the dictionary's
+_ANOTHER_DICTIONARY = 2  # a dictionary pays when what lies above that size comes to so many of its own
 
 
 class FitTable(Mapping[int, FitRecord]):
@@ -29,6 +30,7 @@ class FitTable(Mapping[int, FitRecord]):
         self._packed: dict[int, bytes] = {}  # the number of the dictionary, then the text
         self.named: set[int] = set()
         self._dictionaries: list[bytes] = []
+        self._above = 0  # bytes above `_LARGE` in what the last dictionary served
 
     def put(self, record: FitRecord) -> None:
         """Insert a record, or replace the one with its number."""
@@ -73,8 +75,11 @@ class FitTable(Mapping[int, FitRecord]):
         if not self._dictionaries:
             self._dictionaries.append(text[-_DEFLATE_WINDOW:])
         data = _deflate(text, self._dictionaries[-1])
-        if len(data) > _ANOTHER_DICTIONARY:
+        self._above += max(0, len(data) - _LARGE)
+        # A fit that no other resembles, as with new data each time, would be a dictionary for itself alone.
+        if self._above > _ANOTHER_DICTIONARY * len(text):
             self._dictionaries.append(text[-_DEFLATE_WINDOW:])
+            self._above = 0
             data = _deflate(text, self._dictionaries[-1])
         self._packed[number] = (len(self._dictionaries) - 1).to_bytes(_NUMBER) + data
 

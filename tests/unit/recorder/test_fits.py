@@ -75,3 +75,14 @@ def test_fit_table_is_small_when_recipes_change_for_good():
     assert len(table._dictionaries) == 2
     assert sum(map(len, table._packed.values())) < 100 * 200
     assert [len(item.recipe["text"]) for item in table.values()] == [3000] * 100
+
+
+def test_fit_table_is_small_when_every_fit_is_of_its_own():
+    """Where each fit has other data, its hashes are all that it takes; most records serve none as a dictionary."""
+    table, letters = FitTable(), random.Random(0)
+    common = "".join(letters.choices(string.ascii_letters, k=3000))
+    for number in range(1, 201):
+        hashes = "".join(letters.choices(string.ascii_letters, k=1000))
+        table.put(FitRecord(number=number, recipe={"text": common, "data": hashes}))
+    assert sum(map(len, table._dictionaries)) < sum(map(len, table._packed.values())) / 2
+    assert [len(item.recipe["data"]) for item in table.values()] == [1000] * 200
