@@ -52,7 +52,6 @@ _BACKEND_MODULE_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 _TRAINER_NAMES = (
     "_symbolic_build",
     "_should_eval",
-    "_get_metrics_result_or_logs",
     "_flatten_metrics_in_order",
     "_flatten_layers",
     "train_step",
@@ -314,11 +313,6 @@ def should_validate(model: Any, epoch: int, validation_freq: Any) -> bool:
     if not isinstance(validation_freq, list):
         validation_freq = operator.index(validation_freq)
     return bool(model._should_eval(epoch, validation_freq))
-
-
-def result_logs(model: Any, logs: Any) -> dict[str, Any]:
-    """Return what Keras logs at the end of an epoch: metric results where their names match ``logs``."""
-    return dict(model._get_metrics_result_or_logs(logs))
 
 
 def has_standard_logs(model: Any) -> bool:

@@ -12,6 +12,7 @@ from keepfit import _keras
 from keepfit.callbacks import BatchHooks
 from keepfit.engine.base import Block, Engine
 from keepfit.feed import Cursor, Feed
+from keepfit.logs import flat
 from keepfit.pace import Pace
 
 
@@ -72,7 +73,7 @@ def evaluate(
             hooks.close(done)
         if outcome is not None:
             # By name, as Keras gives them.
-            logs = dict(sorted(epoch_logs(model, outcome.logs()).items()))
+            logs = epoch_logs(model, outcome.logs())
     callbacks.on_test_end(logs)
     return logs
 
@@ -129,10 +130,14 @@ def blocks(feed: Feed, *, hooks: BatchHooks | None = None) -> Iterator[tuple[int
 
 
 def epoch_logs(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
-    """Return what Keras would log for a pass whose last step gave ``logs``, numbers as Python floats."""
+    """Return what Keras would log for a pass whose last step gave ``logs``, numbers as Python floats.
+
+    Those are the results of the metrics, where their names are those of ``logs``.
+    """
     if _keras.has_standard_logs(model):
         return dict(logs)
-    return {name: _plain(value) for name, value in _keras.result_logs(model, logs).items()}
+    results = flat(model.get_metrics_result())
+    return {name: _plain(value) for name, value in (results if results.keys() == logs.keys() else logs).items()}
 
 
 def _batch_hooks(callbacks: Any, kind: str, model: Any) -> BatchHooks:

@@ -20,6 +20,26 @@ def more_is_better(metric: str) -> bool:
     return any(part in metric for part in _MORE_IS_BETTER)
 
 
+def flat(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return logs as Keras does: sorted by name, and what lies in a dict, as some metrics give, under its own name.
+
+    Example:
+        >>> flat({"loss": 2.0, "counts": {"right": 3, "all": 4}})
+        {'all': 4, 'right': 3, 'loss': 2.0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in sorted(logs.items()):
+        found.update(flat(value) if isinstance(value, dict) else {name: value})
+    return found
+
+
+def loss_in(logs: Any) -> Any:
+    """Return the loss in what a step returned: what is called so, else the first value; 0.0 where there is none."""
+    while isinstance(logs, dict):
+        logs = logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
+    return logs
+
+
 def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the logs that are single numbers, as Python floats."""
     return {name: float(value) for name, value in logs.items() if _is_number(value)}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import keepfit
-from tests.models import DRAWS_AS_KERAS, make
+from tests.models import DRAWS_AS_KERAS, make, regression_data
 
 # Another program for the same arithmetic: XLA may fuse and order sums differently.
 ROUNDING = {"rtol": 2e-4, "atol": 2e-5}
@@ -27,10 +27,11 @@ def both(name: str, **arguments: Any) -> tuple[Any, Any, Any, Any]:
     return expected, found, plain, model
 
 
-def assert_alike(expected: Any, found: Any, plain: Any, model: Any) -> None:
+def assert_alike(expected: Any, found: Any, plain: Any, model: Any, *, ordered: bool = True) -> None:
     """Check that histories have the same form and, to rounding, the same numbers; weights too."""
     assert found.epoch == expected.epoch
-    assert list(found.history) == list(expected.history)
+    order = list if ordered else sorted
+    assert order(found.history) == order(expected.history)
     for metric, values in expected.history.items():
         np.testing.assert_allclose(found.history[metric], values, err_msg=metric, **ROUNDING)
     for mine, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
@@ -82,6 +83,66 @@ def test_class_weight_means_what_it_means_in_keras() -> None:
     expected = plain.fit(x, y, **given)
     with keepfit.Run(mine) as run:
         assert_alike(expected, run.fit(x, y, **given), plain, mine)
+
+
+class Extremes(keras.metrics.Metric):
+    """A metric whose result is a dict."""
+
+    def __init__(self) -> None:
+        super().__init__(name="extremes")
+        self.sums = self.add_weight(shape=(2,), initializer="zeros", name="sums")
+
+    def update_state(self, y: Any, outputs: Any, sample_weight: Any = None) -> None:
+        self.sums.assign_add(keras.ops.stack([keras.ops.max(y), keras.ops.min(outputs)]))
+
+    def result(self) -> Any:
+        # Not parts of the variable itself: Keras reads those on PyTorch only after validation has changed it.
+        return {"most": self.sums[0] + 0.0, "least": self.sums[1] + 0.0}
+
+
+class Nested(keras.Model):
+    """A training step whose logs are dicts in a dict, and have nothing called ``"loss"``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = keras.layers.Dense(1)
+
+    def call(self, x: Any) -> Any:
+        return self.out(x)
+
+    def train_step(self, *given: Any) -> Any:
+        logs = super().train_step(*given)
+        return _told(logs) if isinstance(logs, dict) else (_told(logs[0]), logs[1])
+
+
+def _told(logs: Any) -> Any:
+    return {"losses": {"whole": logs["loss"], "half": {"half": logs["loss"] / 2}}, "mae": logs["mae"]}
+
+
+@pytest.mark.parametrize("kind", ["standard", "own step"])
+def test_logs_of_dicts_are_flat_as_in_keras(kind: str) -> None:
+    """Metrics and steps that give dicts are logged under the names in these, wherever logs are given."""
+
+    def model() -> Any:
+        keras.utils.set_random_seed(1)
+        made = Nested() if kind == "own step" else keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+        made.compile("adam", "mse", metrics=["mae", Extremes()])
+        return made
+
+    x, y = regression_data(50)
+    given = {"epochs": 2, "verbose": 0, "shuffle": False, "batch_size": 10, "validation_data": (x[:7], y[:7])}
+    plain, mine = model(), model()
+    expected = plain.fit(x, y, **given)
+    assert {"val_most", "val_least", "half" if kind == "own step" else "most"} <= expected.history.keys()
+    with keepfit.Run(mine) as run:
+        # Keras sorts the dicts before it flattens them, keepfit after that.
+        assert_alike(expected, run.fit(x, y, **given), plain, mine, ordered=False)
+        for name in ("evaluate", "test_on_batch", "train_on_batch"):
+            quiet = {"verbose": 0} if name == "evaluate" else {}
+            plain.reset_metrics()
+            np.testing.assert_allclose(
+                getattr(run, name)(x, y, **quiet), getattr(plain, name)(x, y, **quiet), err_msg=name, **ROUNDING
+            )
 
 
 @pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": False}, {"steps_per_execution": 3}])

@@ -24,6 +24,7 @@ from keepfit.engine.changed import Changed
 from keepfit.engine.host import host_number, owned, stacked_rows
 from keepfit.engine.program import ProgramKey, program_key, programs_of
 from keepfit.errors import EngineError
+from keepfit.logs import flat, loss_in
 from keepfit.state import Variables, variables_of
 
 # A block is large enough that a dispatch costs little and small enough that
@@ -56,7 +57,7 @@ class JaxOutcome(Outcome):
 
     def logs(self) -> dict[str, Any]:
         """Return the last step's logs."""
-        return {name: host_number(value) for name, value in self._logs.items()}
+        return {name: host_number(value) for name, value in flat(self._logs).items()}
 
     def first_nonfinite(self) -> int | None:
         """Return the first step whose loss was NaN or infinite."""
@@ -227,7 +228,7 @@ class JaxEngine(Engine):
         for batch in self._batches(block):
             logs, changed = step(state[: len(donated)], state[len(donated) :], batch)
             state = _placed_as(state, changed.over(state))
-            losses.append(_loss(logs))
+            losses.append(loss_in(logs))
         # Only now: of a block that fails within, no step counts, and the variables are as they were or lost.
         self.unsettled = name == "train"
         self._give(groups, state)
@@ -252,7 +253,7 @@ class JaxEngine(Engine):
                 # Without the barrier XLA may fuse the reading of data into the step, which could change bits.
                 batch = lax.optimization_barrier(batch)
                 logs, state = jax.tree.unflatten(outputs, step(*jax.tree.leaves((changed.over(given), batch))))
-                failed = jnp.logical_and(bad < 0, jnp.logical_not(jnp.all(jnp.isfinite(_loss(logs)))))
+                failed = jnp.logical_and(bad < 0, jnp.logical_not(jnp.all(jnp.isfinite(loss_in(logs)))))
                 return logs, Changed.of(state, changes), jnp.where(failed, index, bad)
 
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
@@ -398,12 +399,6 @@ def _placed_as(before: Any, state: Any) -> Any:
     if keras.distribution.distribution() is None:
         return state
     return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), before, state)
-
-
-def _loss(logs: Any) -> Any:
-    if isinstance(logs, dict):
-        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
-    return logs
 
 
 def _spec(tree: Any) -> Any:

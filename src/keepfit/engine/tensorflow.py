@@ -31,6 +31,7 @@ from keepfit.engine.tensors import (
     tensor,
 )
 from keepfit.errors import EngineError
+from keepfit.logs import flat, loss_in
 from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # A block is large enough that a dispatch costs little and small enough that it fits a cache.
@@ -55,8 +56,8 @@ class TensorFlowOutcome(Outcome):
         self.first_nonfinite()
 
     def logs(self) -> dict[str, Any]:
-        """Return the last step's logs, sorted by name as Keras's are."""
-        return {name: host_number(value) for name, value in sorted(self._logs.items())}
+        """Return the last step's logs."""
+        return {name: host_number(value) for name, value in flat(self._logs).items()}
 
     def first_nonfinite(self) -> int | None:
         """Return the first step whose loss was NaN or infinite."""
@@ -230,7 +231,7 @@ class TensorFlowEngine(Engine):
 
     def _eager(self, name: str, batch: Any) -> Any:
         logs = getattr(self.model, f"{name}_step")(batch)
-        return logs, np.all(np.isfinite(np.asarray(_loss(logs))))
+        return logs, np.all(np.isfinite(np.asarray(loss_in(logs))))
 
     def _called(self, name: str, batch: Any) -> Any:
         return self._step(name, Spec(batch)).call(*leaves_of(batch))
@@ -352,7 +353,7 @@ class _Step:
 
         def function(*leaves: Any) -> Any:
             result = step(spec.pack(leaves))
-            return result if name == "predict" else (result, _is_finite(_loss(result)))
+            return result if name == "predict" else (result, _is_finite(loss_in(result)))
 
         traced = tf.function(function, jit_compile=bool(model.jit_compile), autograph=False)
         self.function = traced.get_concrete_function(*spec.types)
@@ -393,12 +394,6 @@ def _loop_of(step: _Step, spec: Spec, *, compiled: bool) -> Callable[..., Any]:
 @functools.cache
 def _count(number: int) -> Any:
     return tf.constant(number, tf.int32)
-
-
-def _loss(logs: Any) -> Any:
-    if isinstance(logs, dict):
-        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
-    return logs
 
 
 def _is_finite(loss: Any) -> Any:

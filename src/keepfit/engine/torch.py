@@ -18,8 +18,9 @@ import torch
 from keepfit import _keras, nested
 from keepfit.engine.base import Block, Engine, Outcome, Plan
 from keepfit.engine.program import ProgramKey, program_key
-from keepfit.engine.torch_library import Library, loss_of
+from keepfit.engine.torch_library import Library
 from keepfit.errors import warn
+from keepfit.logs import flat, loss_in
 from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # A block is small enough that a dispatch stays prompt whatever the data.
@@ -48,7 +49,7 @@ class TorchOutcome(Outcome):
 
     def logs(self) -> dict[str, Any]:
         """Return the last step's logs."""
-        return {name: host_number(value) for name, value in self._logs.items()}
+        return {name: host_number(value) for name, value in flat(self._logs).items()}
 
     def first_nonfinite(self) -> int | None:
         """Return the first step whose loss was NaN or infinite."""
@@ -210,12 +211,12 @@ class TorchEngine(Engine):
             wanted = losses is None or number == block.count - 1
             if program is None:
                 result = step(nested.pack_sequence_as(structure, leaves))
-                result = nested.map_structure(_kept, result if wanted else loss_of(result))
+                result = nested.map_structure(_kept, result if wanted else loss_in(result))
             else:
                 run = program if wanted else program.loss
                 result = run([leaf for leaf in leaves if leaf is not None])
             if losses is not None:
-                losses.append(loss_of(result))
+                losses.append(loss_in(result))
             if wanted:
                 yield result
 

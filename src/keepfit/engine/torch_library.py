@@ -18,6 +18,7 @@ from keepfit.engine.torch_graph import GraphProgram
 from keepfit.engine.torch_program import Program
 from keepfit.engine.torch_recording import NotCapturedError
 from keepfit.engine.torch_watch import Watch, has_hooks
+from keepfit.logs import loss_in
 from keepfit.state import Variables, unbuilt_optimizers, variables_of
 
 # Batches of another shape than those of `prepare` are captured when they have come so often.
@@ -166,7 +167,7 @@ class Library:
             entry.watch = Watch(self._model)
             recording = record(step, batch, variables=entry.tensors)
         self._must_be_settled(entry)
-        program = Program(recording, loss_of)
+        program = Program(recording, loss_in)
         self._check(program, step, batch, entry.tensors)
         self._must_be_settled(entry)
         entry.program = program
@@ -260,13 +261,6 @@ class _State:
         """Return whether they hold the same bits now."""
         same = all(_same(now, then) for now, then in zip(self._tensors, self._values, strict=True))
         return same and randomness.take() == self._generators
-
-
-def loss_of(logs: Any) -> Any:
-    """Return the loss in what a step returned."""
-    if isinstance(logs, dict):
-        return logs["loss"] if "loss" in logs else next(iter(logs.values()), 0.0)
-    return logs
 
 
 def _form(batch: Any) -> Any:
