@@ -17,6 +17,7 @@ from keepfit.callbacks import (
     finalize_averages,
     has_test_batch_hooks,
     has_train_batch_hooks,
+    may_change_settings,
     may_rewrite_weights,
 )
 from keepfit.engine.base import Engine, Outcome
@@ -121,6 +122,7 @@ class FitLoop:
         # Optimizers that the first step has yet to build, and what it builds to be listed.
         self._unbuilt = bool(unbuilt_optimizers(model))
         self.last_logs: dict[str, Any] = {}
+        self._may_change = any(map(may_change_settings, own))
         # The global generators before the fit, where they are known.
         self.began: Any = None
 
@@ -172,6 +174,7 @@ class FitLoop:
             self.callbacks.on_epoch_begin(label)
             self.state.begin_epoch()
             self.feed.begin_epoch()
+        self._heed_settings()
         self.keeper.begun = True
         self.keeper.safe = None
         self.progress.epoch_begin(label)
@@ -227,6 +230,7 @@ class FitLoop:
         try:
             if hooks is not None:
                 hooks.before(step)
+                self._heed_settings()
             outcome = self.engine.train(block)
         except BaseException:
             self._begin_optimizers_anew()
@@ -241,6 +245,11 @@ class FitLoop:
             self.engine.refresh()
         self.leaks.trained(self.feed, block)
         return outcome
+
+    def _heed_settings(self) -> None:
+        """Let the engine see what callbacks have changed: a fit cut here would see it, too."""
+        if self._may_change:
+            self.engine.heed_settings()
 
     def _begin_optimizers_anew(self) -> None:
         """Let optimizers begin as they were made that a first step has built before it failed."""

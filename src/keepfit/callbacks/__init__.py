@@ -7,6 +7,7 @@ from keepfit.callbacks.hooks import (
     has_predict_batch_hooks,
     has_test_batch_hooks,
     has_train_batch_hooks,
+    may_change_settings,
     may_rewrite_weights,
 )
 from keepfit.callbacks.memory import Memory, restore, take
@@ -29,6 +30,7 @@ __all__ = [
     "has_train_batch_hooks",
     "hold_averages_back",
     "make_progress",
+    "may_change_settings",
     "may_rewrite_weights",
     "restore",
     "take",

@@ -28,6 +28,12 @@ def may_rewrite_weights(callback: Any) -> bool:
     return not isinstance(callback, _WRITERS) and not _keras.is_default_hook(getattr(callback, "on_train_end", None))
 
 
+def may_change_settings(callback: Any) -> bool:
+    """Return whether a callback is the user's code, which may give a layer another setting."""
+    kind = type(callback)
+    return kind is keras.callbacks.LambdaCallback or kind.__module__.partition(".")[0] not in ("keras", "keepfit")
+
+
 def has_train_batch_hooks(callbacks: Iterable[Any]) -> bool:
     """Return whether any callback looks at training batches, so that steps are dispatched as it asks."""
     return any(_looks(callback, _TRAIN) for callback in callbacks)

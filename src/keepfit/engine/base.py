@@ -100,6 +100,10 @@ class Engine(ABC):
     def refresh(self) -> Variables:
         """Return the variables of the built model as they are now."""
 
+    @abstractmethod
+    def heed_settings(self) -> None:
+        """Look whether a callback has given a layer another setting, such as a rate of dropout."""
+
     def reset_metrics(self) -> None:
         """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
         found = self.variables

@@ -111,6 +111,11 @@ class JaxEngine(Engine):
             self._programs = programs_of(key, self._kept)
         return self.variables
 
+    def heed_settings(self) -> None:
+        """Compile anew where a callback has given a layer another setting."""
+        if self._key is not None and self._key.has_other_settings(program_key(self.model)):
+            self.refresh()
+
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many; a pure function of the program and the device."""
         self._kind, reason = self._choose(batch, plan, verb)

@@ -18,6 +18,7 @@ from keepfit.state import other_optimizers
 _KEPT_KEYS = 8
 _ATOMS: frozenset[type] = frozenset((int, float, str, bool, type(None)))
 _PLAIN: tuple[type, ...] = (*_ATOMS, tuple)
+_WITH_SETTINGS = (keras.Regularizer, keras.constraints.Constraint)
 
 
 class ProgramKey:
@@ -41,6 +42,10 @@ class ProgramKey:
         if self is other:
             return True
         return isinstance(other, ProgramKey) and self._hash == other._hash and self._facts == other._facts
+
+    def has_other_settings(self, other: ProgramKey) -> bool:
+        """Return whether another key is of the same objects, with other plain settings."""
+        return self._facts[0] == other._facts[0] and self._facts[1] != other._facts[1]
 
 
 def programs_of(key: ProgramKey, kept: OrderedDict[ProgramKey, dict[Any, Any]]) -> dict[Any, Any]:
@@ -118,6 +123,8 @@ def _plain_settings(part: Any) -> list[Any]:
     setting = vars(part).get
     kind: Any = type(part)
     values = [setting(name) for name in _constructor_names(kind)]
+    for inner in [value for value in values if isinstance(value, _WITH_SETTINGS)]:
+        values += _plain_settings(inner)
     return [value for value in values if type(value) in _ATOMS or (isinstance(value, _PLAIN) and _is_hashable(value))]
 
 

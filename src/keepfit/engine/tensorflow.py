@@ -114,6 +114,12 @@ class TensorFlowEngine(Engine):
         self._forget_writers()
         return self.variables
 
+    def heed_settings(self) -> None:
+        """Trace anew where a callback has given a layer another setting."""
+        if self._key is not None and self._key.has_other_settings(program_key(self.model)):
+            self.refresh()
+            self._heeds_writer = False
+
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose between one step a dispatch and many."""
         del verb

@@ -98,6 +98,9 @@ class TorchEngine(Engine):
             self._bytes = sum(_keras.value(v).nbytes for v in self.variables.all())
         return self.variables
 
+    def heed_settings(self) -> None:
+        """Do nothing: what a step reads is looked at before each dispatch."""
+
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose how steps run; a pure function of the program and the device."""
         self._lost = False
