@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from keepfit import randomness
+from keepfit.attributes import Attributes
 from keepfit.callbacks import CallbackMemory
 from keepfit.clock import Position
 from keepfit.data import Source
@@ -49,6 +50,7 @@ class Keeper:
         validation: Source | None,
         memory: CallbackMemory,
         leaks: LeakGuard,
+        attributes: Attributes | None,
         watched: bool,
     ) -> None:
         self.state = state
@@ -58,6 +60,7 @@ class Keeper:
         self.feed = feed
         self.memory = memory
         self.leaks = leaks
+        self.attributes = attributes
         self._validation = validation
         self._watched = watched
         # The state to go back to where an interruption falls between two states that are whole.
@@ -91,6 +94,7 @@ class Keeper:
             "trained": self.leaks.state(),
             "plan": now.record.plan,
             "stop_training": bool(self.model.stop_training),
+            "attributes": {} if self.attributes is None else self.attributes.state(),
         }
         tensors = {**tensors, **source_tensors, **validation_tensors, **self.leaks.tensors()}
         return Snapshot({**self.engine.variables.values(), **tensors}, state)

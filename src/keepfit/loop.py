@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keepfit import _keras
+from keepfit.attributes import Attributes
 from keepfit.callbacks import (
     BatchHooks,
     CallbackMemory,
@@ -71,6 +72,7 @@ class FitLoop:
         progress: What a person sees.
         pace: How many steps to dispatch at once.
         leaks: Knows which rows were trained on.
+        attributes: Knows which attributes of the model have changed.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class FitLoop:
         progress: Progress,
         pace: Pace,
         leaks: LeakGuard,
+        attributes: Attributes,
     ) -> None:
         self.model = model
         self.engine = engine
@@ -107,6 +110,9 @@ class FitLoop:
             )
         self._test_hooks = has_test_batch_hooks(callbacks.callbacks)
         own = [c for c in callbacks.callbacks if type(c) is not keras.callbacks.History]
+        self._may_change = any(map(may_change_settings, own))
+        # Where nobody else's code runs, nobody changes any.
+        self._attributes = attributes if self._may_change or attributes.may_change(engine.variables) else None
         self.keeper = Keeper(
             state,
             model=model,
@@ -116,13 +122,13 @@ class FitLoop:
             validation=None if validation is None else validation.feed.source,
             memory=memory,
             leaks=leaks,
+            attributes=self._attributes,
             watched=bool(own) or validation is not None,
         )
         self._said_nonfinite = False
         # Optimizers that the first step has yet to build, and what it builds to be listed.
         self._unbuilt = bool(unbuilt_optimizers(model))
         self.last_logs: dict[str, Any] = {}
-        self._may_change = any(map(may_change_settings, own))
         # The global generators before the fit, where they are known.
         self.began: Any = None
 
@@ -137,6 +143,8 @@ class FitLoop:
         """
         with self._interrupts:
             try:
+                if self._attributes is not None:
+                    self._attributes.begin(everything=self.engine.heeds_attributes())
                 self.callbacks.on_train_begin()
                 begin()
                 self.keeper.start = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepfit import _keras, live
 from keepfit.ahead import Ahead, Loads, taken, taken_whole
+from keepfit.attributes import Attributes
 from keepfit.clock import Position
 from keepfit.compiled import check_compiled
 from keepfit.debts import Debts
@@ -123,6 +124,7 @@ class Run:
             self.frozen = Frozen(self)
             self.past = Past(self.recorder, self.folder, seed=self.seed, size=reservoir)
             self.leaks = LeakGuard(self.recorder, on=leak_guard)
+            self.attributes = Attributes(model)
             if _keras.is_built(model):
                 self.inventory.settle()
         except BaseException:

@@ -14,6 +14,7 @@ position   state ``position`` and ``progress``
 randomness state ``randomness``
 plan       state ``plan``
 stop flag  state ``stop_training``
+attributes state ``attributes``: plain ones of the model that fits have changed
 ========== ==================================================================
 """
 
@@ -37,6 +38,7 @@ PARTS = (
     "randomness",
     "plan",
     "stop_training",
+    "attributes",
 )
 
 VARIABLE_PREFIXES = ("model/", "optimizer/", "optimizers/", "metrics/")

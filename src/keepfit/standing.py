@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def restore(run: Run, snapshot: Snapshot) -> None:
     """Put variables and global generators as a snapshot has them."""
+    run.attributes.put_back(snapshot.state.get("attributes", {}))
     values = snapshot.variables()
     begin_as(run.model, values)
     if run.model.optimizer is not None and run.model.optimizer.built:

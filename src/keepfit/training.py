@@ -139,6 +139,7 @@ class Training:
             progress=progress,
             pace=run.pace,
             leaks=run.leaks,
+            attributes=run.attributes,
         )
         progress.begin(message)
 

@@ -46,8 +46,8 @@ class RandomRate(keras.callbacks.Callback):
 
 
 # Parts of which another test shows that a resume without them is noticed: the last two below, and those of
-# test_validation_places and test_leaks.
-ELSEWHERE = ("plan", "stop_training", "validation", "trained")
+# test_validation_places, test_leaks and test_settings.
+ELSEWHERE = ("plan", "stop_training", "validation", "trained", "attributes")
 
 
 class StopAfterThree(keras.callbacks.Callback):
@@ -189,5 +189,6 @@ def test_snapshot_names_every_part() -> None:
         "trained",
         "plan",
         "stop_training",
+        "attributes",
     }
     assert {name.split("/")[0] for name in held.tensors} == {"model", "optimizer", "metrics", "trained"}

@@ -1,15 +1,20 @@
-"""P1: settings of layers that callbacks change are seen at the same steps, however training is cut."""
+"""P1, P2: settings of layers that callbacks change are seen at the same steps, cut, interrupted or not."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import keepfit
+from keepfit.attributes import Attributes
 from keepfit.loop import FitLoop
 from tests.bits import differing, state_bits
 from tests.models import regression_data
@@ -113,3 +118,109 @@ def test_settings_that_a_script_changes_are_heeded_in_every_process(
                     run.fit(x, y, batch_size=10, epochs=2, verbose=0)
         found.append(state_bits(model))
     assert differing(*found) == []
+
+
+class Weighed(keras.Model):
+    """A training loss that is multiplied by what lies in attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = keras.layers.Dense(1)
+        self.weights_of_epochs = [1.0]
+        self.settings = Settings()
+
+    def call(self, x: Any) -> Any:
+        return self.out(x)
+
+    def compute_loss(self, *given: Any, **named: Any) -> Any:
+        half = 0.5 if self.settings.mode is Mode.HALF else 1.0
+        return super().compute_loss(*given, **named) * self.weights_of_epochs[-1] * self.settings.alpha * half
+
+
+class Mode(Enum):
+    WHOLE = 1
+    HALF = 2
+
+
+@dataclass
+class Settings:
+    alpha: float = 1.0
+    mode: Mode = Mode.WHOLE
+
+
+def other_weights(model: Any, number: int) -> None:
+    model.weights_of_epochs.append(1.0 + number / 5)
+    model.settings.alpha = np.float32(1 + number)
+    model.settings.mode = Mode.HALF if number % 2 else Mode.WHOLE
+
+
+class Failing(Annealed):
+    """End the process after as many steps as the environment says, which no recipe tells of."""
+
+    def __init__(self, change: Callable[[Any, int], None]) -> None:
+        super().__init__(change, "epoch")
+        self.steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.steps += 1
+        if self.steps == int(os.environ["FAIL_AT_STEP"]):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the environment back after each test."""
+    monkeypatch.setenv("FAIL_AT_STEP", "0")
+
+
+def weighed() -> Any:
+    keras.utils.set_random_seed(4)
+    model = Weighed()
+    model.compile("adam", "mse", run_eagerly=keras.backend.backend() != "torch")
+    return model
+
+
+def in_processes(folder: Path, make: Callable[[], Any], change: Callable[[Any, int], None], stops: list[int]) -> Any:
+    """Return the state after two fits, the second without callbacks; each of ``stops`` ends a process."""
+    x, y = regression_data(30)
+    for at in [*stops, 0]:
+        os.environ["FAIL_AT_STEP"] = str(at)
+        model = make()
+        with keepfit.Run(model, folder) as run:
+            try:
+                run.fit(x, y, batch_size=10, epochs=3, verbose=0, callbacks=[Failing(change)])
+                if at != 0:
+                    continue
+                run.fit(x, y, batch_size=10, epochs=2, verbose=0)
+            except KeyboardInterrupt:
+                continue
+            return state_bits(model)
+    raise AssertionError
+
+
+CASES = [(built, more_noise), (built, more_penalty), (weighed, other_weights)]
+
+
+@pytest.mark.parametrize(("make", "change"), CASES)
+@pytest.mark.parametrize("stop", [5, 100])
+def test_attributes_go_on_in_another_process(
+    make: Callable[[], Any], change: Callable[[Any, int], None], stop: int, tmp_path: Path
+) -> None:
+    """What a callback had set when its epoch began holds for the rest of it, and after a fit that is replayed."""
+    whole = in_processes(tmp_path / "whole", make, change, [])
+    assert differing(whole, in_processes(tmp_path / "cut", make, change, [stop])) == []
+
+
+@pytest.mark.parametrize(("make", "change"), CASES)
+@pytest.mark.parametrize("stop", [5, 100])
+def test_another_process_differs_when_attributes_are_not_brought_back(
+    make: Callable[[], Any],
+    change: Callable[[Any, int], None],
+    stop: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The negative control."""
+    whole = in_processes(tmp_path / "whole", make, change, [])
+    monkeypatch.setattr(Attributes, "put_back", lambda self, state: None)
+    assert differing(whole, in_processes(tmp_path / "cut", make, change, [stop]))

@@ -104,6 +104,10 @@ class Engine(ABC):
     def heed_settings(self) -> None:
         """Look whether a callback has given a layer another setting, such as a rate of dropout."""
 
+    def heeds_attributes(self) -> bool:
+        """Return whether a step reads the attributes of the user's classes anew, as they are."""
+        return bool(self.model.run_eagerly)
+
     def reset_metrics(self) -> None:
         """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
         found = self.variables

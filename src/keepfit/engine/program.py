@@ -128,6 +128,12 @@ def _plain_settings(part: Any) -> list[Any]:
     return [value for value in values if type(value) in _ATOMS or (isinstance(value, _PLAIN) and _is_hashable(value))]
 
 
+def own_settings(part: Any) -> list[str]:
+    """Return the names of a layer's attributes that its constructor has arguments for."""
+    kind: Any = type(part)
+    return [name for name in _constructor_names(kind) if name in vars(part)]
+
+
 def _is_hashable(value: Any) -> bool:
     try:
         hash(value)

@@ -62,6 +62,17 @@ class SeatedEngine(Engine):
         """Return the variables; see `serve`."""
         return self.variables
 
+    def heed_settings(self) -> None:
+        """Look whether a callback has given a layer another setting."""
+        shared = self._inner.variables
+        with self._seated():
+            self._inner.heed_settings()
+        self._inner.variables = shared
+
+    def heeds_attributes(self) -> bool:
+        """Return whether a step reads the attributes of the user's classes anew."""
+        return self._inner.heeds_attributes()
+
     def reset_metrics(self) -> None:
         """Begin the metrics anew, as every epoch does."""
         if self.guard is not None:

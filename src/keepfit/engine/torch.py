@@ -101,6 +101,10 @@ class TorchEngine(Engine):
     def heed_settings(self) -> None:
         """Do nothing: what a step reads is looked at before each dispatch."""
 
+    def heeds_attributes(self) -> bool:
+        """Return True: captured or not, what a step reads is as it is."""
+        return True
+
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
         """Choose how steps run; a pure function of the program and the device."""
         self._lost = False
