@@ -134,14 +134,19 @@ def _encoded(value: Any) -> Any:
         return value
     if isinstance(value, Enum):
         return value.name
-    # Keras puts lists and dicts of its own in the place of a layer's.
-    for kind in (list, dict):
-        if isinstance(value, kind):
-            value = kind(value)
     try:
-        return encode(value, "", _refuse)
+        return encode(_untracked(value), "", _refuse)
     except NotPlain:
         return _NOTHING
+
+
+def _untracked(value: Any) -> Any:
+    """Return Python's lists and dicts where Keras has put its own into a layer."""
+    if isinstance(value, list):
+        return [_untracked(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _untracked(item) for name, item in value.items()}
+    return value
 
 
 def _refuse(*_: Any) -> Any:

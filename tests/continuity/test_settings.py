@@ -128,13 +128,20 @@ class Weighed(keras.Model):
         self.out = keras.layers.Dense(1)
         self.weights_of_epochs = [1.0]
         self.settings = Settings()
+        self.table = {"rates": {"first": 1.0}}
 
     def call(self, x: Any) -> Any:
         return self.out(x)
 
     def compute_loss(self, *given: Any, **named: Any) -> Any:
         half = 0.5 if self.settings.mode is Mode.HALF else 1.0
-        return super().compute_loss(*given, **named) * self.weights_of_epochs[-1] * self.settings.alpha * half
+        return (
+            super().compute_loss(*given, **named)
+            * self.weights_of_epochs[-1]
+            * self.settings.alpha
+            * half
+            * self.table["rates"]["first"]
+        )
 
 
 class Mode(Enum):
@@ -150,6 +157,7 @@ class Settings:
 
 def other_weights(model: Any, number: int) -> None:
     model.weights_of_epochs.append(1.0 + number / 5)
+    model.table["rates"]["first"] = 1.0 / (1 + number)
     model.settings.alpha = np.float32(1 + number)
     model.settings.mode = Mode.HALF if number % 2 else Mode.WHOLE
 

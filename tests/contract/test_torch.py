@@ -429,3 +429,34 @@ def test_a_setting_that_is_left_aside_is_said_once() -> None:
         found.append(state_bits(model))
         assert len([each for each in told if "torch.compile" in str(each.message)]) == compiles
     assert differing(*found) == []
+
+
+def test_an_optimizer_of_pytorchs_in_a_step_is_told() -> None:
+    """Its state is in no checkpoint, which is said as soon as it is there."""
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = layers.Dense(1)
+            self.stepper: Any = None
+
+        def call(self, x: Any) -> Any:
+            return self.out(x)
+
+        def train_step(self, data: Any) -> Any:
+            if self.stepper is None:
+                self.stepper = torch.optim.Adam(self.parameters())
+            self.stepper.zero_grad()
+            loss = keras.ops.mean((self(data[0]) - data[1]) ** 2)
+            loss.backward()
+            self.stepper.step()
+            return {"loss": loss}
+
+    model = Own()
+    model.compile("adam", "mse")
+    x, y = regression_data(20)
+    with keepfit.Run(model) as run:
+        run.fit(x, y, verbose=0)
+        with pytest.warns(keepfit.errors.KeepfitWarning, match=r"Own.stepper is an optimizer of PyTorch's"):
+            run.fit(x, y, verbose=0)
+        assert run.recorder.fits[2].approximate

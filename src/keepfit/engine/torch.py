@@ -118,13 +118,23 @@ class TorchEngine(Engine):
         return Plan(self._kind, reason, _facts())
 
     def inexact(self, batch: Any) -> list[str]:
-        """Return which tensors of the model no checkpoint holds: buffers of modules that are not Keras's."""
+        """Return what of the model no checkpoint holds: buffers of modules, and optimizers, that are not Keras's."""
         del batch
         key, found = self._foreign
         if key is not self._key or key is None:
             found = self._foreign_tensors()
             self._foreign = (self._key, found)
-        return list(found)
+        return [*found, *self._foreign_optimizers()]
+
+    def _foreign_optimizers(self) -> list[str]:
+        # A step may make them when it first runs, so that the next fit has more of them.
+        return [
+            f"{type(layer).__name__}.{name} is an optimizer of PyTorch's, whose state is not kept: after a kill it "
+            "begins anew. Use one of Keras's"
+            for layer in _keras.all_layers(self.model)
+            for name, value in vars(layer).items()
+            if isinstance(value, torch.optim.Optimizer)
+        ]
 
     def _foreign_tensors(self) -> list[str]:
         known = {id(_keras.value(v)) for v in self.variables.all()}
