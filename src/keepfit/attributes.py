@@ -7,11 +7,16 @@ the attributes were must come from the checkpoint.
 
 from __future__ import annotations
 
+import copy
+import functools
+import sys
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
 import keras
+import numpy as np
 
 from keepfit import _keras
 from keepfit.callbacks.plain import NotPlain, decode, encode
@@ -19,13 +24,9 @@ from keepfit.engine.program import own_settings
 
 _LIBRARIES = ("keras", "keepfit", "torch", "tensorflow", "jax", "numpy", "builtins")
 _WITH_SETTINGS = (keras.Regularizer, keras.constraints.Constraint, keras.losses.Loss)
-# What Keras and keepfit keep in a model of the user's class.
-_PASSING = frozenset(
-    {*vars(keras.layers.Layer(name="keepfit")), *vars(keras.Model(name="keepfit"))}
-    | {"training", "history", "run", "fit", "evaluate", "predict", "train_on_batch", "test_on_batch"}
-    | {"predict_on_batch", "loss", "optimizer", "steps_per_execution", "run_eagerly", "jit_compile", "compiled"}
-    | {"train_function", "test_function", "predict_function", "stop_training"}
-)
+# More items than a setting has; to write them down would take longer than the fit.
+_MOST_ITEMS = 100_000
+_MOST_DEPTH = 12
 
 
 class Attributes:
@@ -81,10 +82,8 @@ class Attributes:
             for name in [name for name in state if name.rpartition(".")[0] == label]:
                 attribute, value = name.rpartition(".")[2], state[name]
                 now = vars(part).get(attribute)
-                if isinstance(now, Enum):
-                    setattr(part, attribute, type(now)[value])
-                elif _encoded(now) != value:
-                    setattr(part, attribute, decode(value, _refuse))
+                if repr(_encoded(now)) != repr(value):
+                    _set(part, attribute, _decoded(value, now))
 
     def _now(self) -> dict[str, Any]:
         """Return the attributes as plain data: the same object as long as nothing has changed."""
@@ -99,8 +98,8 @@ class _Listed:
     def __init__(self, model: Any, *, everything: bool) -> None:
         self.encoded: dict[str, Any] = {}
         self._owners: list[dict[str, Any]] = []
-        self._size = 0
         self._values: list[tuple[dict[str, Any], str, Any]] = []
+        # With copies, since what lies in them may change.
         self._containers: list[tuple[Any, Any]] = []
         for label, part in _parts(model):
             attributes = vars(part)
@@ -111,51 +110,106 @@ class _Listed:
                 encoded = _encoded(value)
                 if encoded is not _NOTHING:
                     self.encoded[f"{label}.{name}"] = encoded
-                    if isinstance(encoded, (list, dict)):
-                        self._containers.append((value, encoded))
+                    if isinstance(value, _CONTAINERS):
+                        self._containers.append((value, copy.deepcopy(_untracked(value))))
         self._size = sum(map(len, self._owners))
 
     def is_so(self) -> bool:
-        """Return whether they are the same now."""
+        """Return whether they are the same now; where that cannot be told without listing them, False."""
         if sum(map(len, self._owners)) != self._size:
             return False
         if not all(attributes.get(name) is value for attributes, name, value in self._values):
             return False
-        return all(_encoded(value) == encoded for value, encoded in self._containers)
+        try:
+            return all(bool(value == before) for value, before in self._containers)
+        except (TypeError, ValueError):  # arrays do not compare to one truth
+            return False
 
 
 _NOTHING = object()
 _ATOMS = (bool, int, str, type(None))
+_CONTAINERS = (list, dict, deque, set)
 
 
 def _encoded(value: Any) -> Any:
-    """Return plain data as JSON; what is none of it, and arrays, as `_NOTHING`."""
+    """Return plain data as JSON; what is none of it, and an array, as `_NOTHING`."""
     if type(value) in _ATOMS:
         return value
     if isinstance(value, Enum):
-        return value.name
+        kind = type(value)
+        return {"member": [kind.__module__, kind.__qualname__, value.name]}
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        return _NOTHING
+    arrays: dict[str, Any] = {}
+
+    def keep(path: str, array: Any) -> None:
+        arrays[path] = [array.dtype.str, list(array.shape), array.tobytes().hex()]
+
     try:
-        return encode(_untracked(value), "", _refuse)
+        plain = encode(_untracked(value), "", keep)
     except NotPlain:
         return _NOTHING
+    return {"plain": plain, "arrays": arrays} if arrays else plain
+
+
+def _decoded(value: Any, now: Any) -> Any:
+    """Return what `_encoded` was given; ``now`` where it was a member of a class that is not there any more."""
+    if isinstance(value, dict) and "member" in value:
+        module, path, name = value["member"]
+        kind: Any = type(now)
+        if (kind.__module__, kind.__qualname__) != (module, path):
+            kind = sys.modules.get(module)
+            for part in path.split("."):
+                kind = getattr(kind, part, None)
+        return getattr(kind, "__members__", {}).get(name, now)
+    if not isinstance(value, dict) or "plain" not in value:
+        return decode(value, _no_array)
+
+    def read(path: str) -> Any:
+        dtype, shape, data = value["arrays"][path]
+        return np.frombuffer(bytes.fromhex(data), np.dtype(dtype)).reshape(shape).copy()
+
+    return decode(value["plain"], read)
+
+
+def _no_array(path: str) -> Any:
+    raise KeyError(path)
+
+
+def _set(part: Any, name: str, value: Any) -> None:
+    try:
+        setattr(part, name, value)
+    except (AttributeError, TypeError):  # frozen, as dataclasses may be
+        vars(part)[name] = value
 
 
 def _untracked(value: Any) -> Any:
-    """Return Python's lists and dicts where Keras has put its own into a layer."""
-    if isinstance(value, list):
-        return [_untracked(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _untracked(item) for name, item in value.items()}
-    return value
+    """Return Python's lists and dicts where a backend or Keras has put its own into a layer."""
+    left = _MOST_ITEMS
 
+    def plain(value: Any, depth: int) -> Any:
+        nonlocal left
+        kind = type(value)
+        if kind in _ATOMS or kind is float:
+            return value
+        left -= len(value) if isinstance(value, (*_CONTAINERS, tuple)) else 1
+        if left < 0 or depth > _MOST_DEPTH or keras.ops.is_tensor(value):
+            raise NotPlain("more than a setting")
+        if isinstance(value, list) and (kind is list or not _is_own(kind)):
+            return [plain(item, depth + 1) for item in value]
+        if isinstance(value, dict) and (kind is dict or not _is_own(kind)):
+            return {name: plain(item, depth + 1) for name, item in value.items()}
+        if isinstance(value, (tuple, deque, set)):
+            for item in value:
+                plain(item, depth + 1)
+        return value
 
-def _refuse(*_: Any) -> Any:
-    raise NotPlain("an array")
+    return plain(value, 0)
 
 
 def _names(part: Any, *, everything: bool) -> list[str]:
     if everything and _is_own(type(part)):
-        return [name for name in vars(part) if name not in _PASSING]
+        return [name for name in vars(part) if name not in _passing()]
     return own_settings(part)
 
 
@@ -169,13 +223,29 @@ def _parts(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _with_inner(label: str, part: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    yield label, part
-    for name, value in list(vars(part).items()):
-        if isinstance(value, _WITH_SETTINGS) or (name not in _PASSING and _is_holder(value)):
-            yield from _with_inner(f"{label}/{name}", value, seen)
+    waiting = [(label, part)]
+    while waiting:
+        label, part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield label, part
+        waiting += [
+            (f"{label}/{name}", value)
+            for name, value in reversed(vars(part).items())
+            if isinstance(value, _WITH_SETTINGS) or (_is_holder(value) and name not in _passing())
+        ]
+
+
+@functools.cache
+def _passing() -> frozenset[str]:
+    """Return the names of what Keras and keepfit keep in a model of the user's class."""
+    return frozenset(
+        {*vars(keras.layers.Layer(name="keepfit")), *vars(keras.Model(name="keepfit"))}
+        | {"training", "history", "run", "fit", "evaluate", "predict", "train_on_batch", "test_on_batch"}
+        | {"predict_on_batch", "loss", "optimizer", "steps_per_execution", "run_eagerly", "jit_compile", "compiled"}
+        | {"train_function", "test_function", "predict_function", "stop_training"}
+    )
 
 
 def _is_holder(value: Any) -> bool:
