@@ -329,6 +329,16 @@ def has_own_train_step(model: Any) -> bool:
     return getattr(type(model), "train_step", None) is not getattr(keras.Model, "train_step", None)
 
 
+def is_only_stepped(model: Any) -> bool:
+    """Return whether a model has a training step of its own and no ``call``: nothing but its step tells what it is."""
+    return type(model).call is keras.Model.call and has_own_train_step(model)
+
+
+def is_built_within(model: Any) -> bool:
+    """Return whether every layer in a model has its variables, whatever is said of the model itself."""
+    return all(layer.built for layer in model._flatten_layers(include_self=False))
+
+
 def has_stock_metrics(model: Any) -> bool:
     """Return whether every metric, and the way they begin anew, is Keras's own."""
     if type(model).reset_metrics is not keras.Model.reset_metrics:

@@ -163,6 +163,23 @@ class OwnState(OwnDecision):
         self.last_mean, self.generator = state["mean"], state["generator"]
 
 
+class OwnSeed(keras.callbacks.Callback):
+    """A user's callback that draws from a seed generator of Keras's: the rate is another after every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(5)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        drawn = keras.ops.convert_to_numpy(keras.random.uniform((), 0.01, 0.02, seed=self.seed_generator))
+        self.model.optimizer.learning_rate = logs["learning_rate"] = float(drawn)
+
+
+def own_seed() -> list[Any]:
+    """A user's callback with a seed generator."""
+    return [OwnSeed()]
+
+
 def own() -> list[Any]:
     """A user's callback with plain attributes."""
     return [OwnDecision()]
@@ -184,6 +201,7 @@ CASES: dict[str, tuple[Callable[[], list[Any]], int]] = {
         (plateau, 6),
         (both, 5),
         (own, 6),
+        (own_seed, 6),
         (own_state, 6),
     )
 }

@@ -330,6 +330,57 @@ def test_summaries_of_a_layer_reach_the_writer_of_each_fit(plan: str, tmp_path: 
         assert sum(b"noted" in record.numpy() for record in records) == 4
 
 
+class OnlyStepped(keras.Model):
+    """A model without ``call``, as generative models are written for TensorFlow."""
+
+    def __init__(self, *, is_built: bool) -> None:
+        super().__init__()
+        layers = [keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(3)]
+        self.net = keras.Sequential([keras.Input((3,)), *layers] if is_built else layers)
+        self.tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.tracker]
+
+    def train_step(self, x: Any) -> dict[str, Any]:
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(self.net(x, training=True) - x))
+        weights = self.net.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("loss", [None, "mse"])
+def test_a_model_that_cannot_be_called_trains_as_keras_trains_it(
+    tmp_path: Path, loss: str | None, *, is_built: bool
+) -> None:
+    """A model with a step and no ``call`` is built by its step, trains to the bits of Keras, and goes on from a folder."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+
+    def built() -> Any:
+        keras.utils.set_random_seed(5)
+        model = OnlyStepped(is_built=is_built)
+        model.compile(keras.optimizers.Adam(1e-2), loss)
+        return model
+
+    def fit(model: Any, epochs: int) -> list[float]:
+        losses: list[float] = model.fit(x, epochs=epochs, batch_size=10, shuffle=False, verbose=0).history["loss"]
+        return losses
+
+    whole = built()
+    losses = fit(whole, 4)
+    first = keepfit.attach(built(), tmp_path)
+    assert fit(first, 2) == losses[:2]
+    first.run.close()
+    second = keepfit.attach(built(), tmp_path)
+    assert fit(second, 2) == losses[:2]
+    assert fit(second, 2) == losses[2:]
+    assert all(np.array_equal(*pair) for pair in zip(second.get_weights(), whole.get_weights(), strict=True))
+
+
 def test_several_devices_are_refused() -> None:
     """A model for several replicas is refused before anything is done."""
     cpu = tf.config.list_physical_devices("CPU")

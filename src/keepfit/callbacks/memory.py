@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keepfit import _keras
@@ -68,7 +69,7 @@ def take(callback: Any, key: str = "", *, known: Mapping[str, Array] | None = No
     """Return what a callback remembers now.
 
     ``get_state`` of a callback that also has ``set_state`` is all that is used.
-    Of others it is the attributes that are plain data or arrays. An attribute
+    Of others it is the attributes that are plain data, arrays or generators. An attribute
     that still is as the script gave it, a text or a large array, is noted
     rather than saved: output folders may move, and validation data is no memory.
 
@@ -118,6 +119,9 @@ def restore(callback: Any, memory: Memory, *, mode: Mode = "all", drop_best_weig
             continue
         if isinstance(encoded, dict) and "given" in encoded:
             said += _as_given(callback, attribute, encoded["given"])
+            continue
+        if isinstance(encoded, dict) and "seed" in encoded:
+            _put_seed(callback, attribute, read(encoded["seed"]))
             continue
         value = decode(encoded, read)
         if attribute == "best_weights" and not _fits(callback, value):
@@ -174,6 +178,10 @@ def _attributes(callback: Any, keep: Any, tensors: dict[str, Array]) -> tuple[di
             plain[name] = {"given": None}
         elif name in origin.large and large_hash(value) == origin.large[name]:
             plain[name] = {"given": origin.large[name]}
+        elif isinstance(value, keras.random.SeedGenerator):
+            if not _is_elsewhere(callback, value):
+                plain[name] = {"seed": name}
+                keep(name, np.array(keras.ops.convert_to_numpy(value.state)))
         else:
             before = set(tensors)
             try:
@@ -193,7 +201,12 @@ def _is_elsewhere(callback: Any, value: Any) -> bool:
     model = getattr(callback, "model", None)
     if model is None:
         return False
-    return value is getattr(model, "optimizer", None) or any(value is layer for layer in _keras.all_layers(model))
+    if value is getattr(model, "optimizer", None):
+        return True
+    layers = _keras.all_layers(model)
+    if isinstance(value, keras.random.SeedGenerator):
+        return any(value is seed for layer in layers for seed in _keras.layer_parts(layer)[1])
+    return any(value is layer for layer in layers)
 
 
 def _keep_copy(tensors: dict[str, Array], known: Mapping[str, Array], name: str, array: Array) -> None:
@@ -219,6 +232,15 @@ def _as_given(callback: Any, attribute: str, recorded: str | None) -> list[str]:
     return [
         f"{type(callback).__name__}.{attribute} holds other data than recorded; it was left as the script gives it."
     ]
+
+
+def _put_seed(callback: Any, attribute: str, state: Array) -> None:
+    """Let a callback's seed generator go on from a state: the one that it has, which others may hold too."""
+    held = attributes_of(callback).get(attribute)
+    if not isinstance(held, keras.random.SeedGenerator):
+        held = keras.random.SeedGenerator(0)
+        put_attribute(callback, attribute, held)
+    held.state.assign(state)
 
 
 def _fits(callback: Any, weights: Any) -> bool:

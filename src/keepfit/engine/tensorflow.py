@@ -97,8 +97,18 @@ class TensorFlowEngine(Engine):
 
     def build(self, batch: Any, *, optimizer: bool = True) -> Variables:
         """Build the model; a changed model (compiled again, layers frozen) gives new variables and programs."""
-        _keras.build(self.model, batch, optimizer=optimizer)
+        if _keras.is_only_stepped(self.model) and not self.model.run_eagerly:
+            self._build_by_step(batch)
+        else:
+            _keras.build(self.model, batch, optimizer=optimizer)
         return self.refresh()
+
+    def _build_by_step(self, batch: Any) -> None:
+        """Build a model that cannot be called, as Keras does on TensorFlow: its step makes what it uses when traced."""
+        if not _keras.is_built_within(self.model):
+            self.refresh()
+            self._step("train", Spec(nested.map_structure(_typed, batch)))
+        self.model.built = True
 
     def refresh(self) -> Variables:
         """Look up the variables anew where the model has changed."""

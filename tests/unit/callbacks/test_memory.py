@@ -504,3 +504,38 @@ def test_setting_in_a_slot_is_part_of_the_key():
     three.limit = 9
     assert callback_keys([three, four]) == keys
     assert keys[0] != keys[1]
+
+
+class Seeded(callbacks.Callback):
+    """Hold a seed generator."""
+
+    def __init__(self, seeds: Any) -> None:
+        super().__init__()
+        self.seeds = seeds
+
+    def draw(self) -> bytes:
+        return np.asarray(keras.ops.convert_to_numpy(keras.random.uniform((3,), seed=self.seeds))).tobytes()
+
+
+def test_restore_lets_a_seed_generator_go_on():
+    """A seed generator of Keras's gives the numbers that it would have given, to all who hold it."""
+    first, seeds = Seeded(keras.random.SeedGenerator(1)), keras.random.SeedGenerator(2)
+    first.draw()
+    memory = through_file(take(first))
+    assert not memory.unsaved
+    later, late = Seeded(seeds), Seeded(None)
+    restore(later, memory)
+    restore(late, memory)
+    assert later.seeds is seeds
+    assert first.draw() == later.draw() == late.draw()
+
+
+def test_seed_generator_of_a_layer_is_no_memory():
+    """What belongs to the model is kept with the model alone."""
+    dropout = keras.layers.Dropout(0.5)
+    model = keras.Sequential([keras.Input((2,)), dropout])
+    callback = Seeded(dropout.seed_generator)
+    callback.set_model(model)
+    memory = take(callback)
+    assert "seeds" not in memory.plain
+    assert not memory.unsaved
