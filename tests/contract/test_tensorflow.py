@@ -357,7 +357,7 @@ class OnlyStepped(keras.Model):
 def test_a_model_that_cannot_be_called_trains_as_keras_trains_it(
     tmp_path: Path, loss: str | None, *, is_built: bool
 ) -> None:
-    """A model with a step and no ``call`` is built by its step, trains to the bits of Keras, and goes on from a folder."""
+    """It is built by its step, has the bits that Keras gives it, and goes on from a folder."""
     x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
 
     def built() -> Any:
