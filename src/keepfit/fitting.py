@@ -26,7 +26,7 @@ from keepfit.journal import FitRecord
 from keepfit.left import left_by
 from keepfit.phases import Asked, begin_clocks, current_rate, goes_by_fractions, has_trained, optimizer_values
 from keepfit.place import Decision, OpenFit, decide, longer
-from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed
+from keepfit.recipe import Comparison, Recipe, learning_rate_config, recipe_changed, told_differences
 from keepfit.request import FitRequest
 from keepfit.snapshot import parted
 from keepfit.standing import close_interrupted, close_left_open, restore, stand_at
@@ -85,10 +85,8 @@ class FitCall:
         decision = self.data.settle(decision)
         if self.data.mix is not mix:
             self._recipe = None
-        for path, pair in decision.comparison.warns.items():
-            self.run.notice(
-                f"Fit {decision.number}: {path} differs from what was recorded.", kind="recipe", data={path: pair}
-            )
+        if decision.comparison.warns:
+            self._say_warned(decision)
         if decision.kind == "replay":
             return self._replay(decision)
         if decision.kind == "resume":
@@ -194,6 +192,16 @@ class FitCall:
             fit=number,
         )
         return Decision("new", number)
+
+    def _say_warned(self, decision: Decision) -> None:
+        """Say what differs without being refused, and what the call does with it."""
+        what = "is not trained again for that" if decision.kind == "replay" else "goes on with what is given now"
+        self.run.notice(
+            f"Fit {decision.number} was recorded with other code or settings, and {what}: "
+            f"{told_differences(decision.comparison.warns)}.",
+            kind="recipe",
+            data=decision.comparison.warns,
+        )
 
     # What is done
 

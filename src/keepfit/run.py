@@ -492,7 +492,9 @@ class Run:
 
     def __repr__(self) -> str:
         where = "in memory" if self.directory is None else str(self.directory)
-        return f"Run({where}: {self.place.fits} fits, {self.position.epoch} epochs, {self.position.step} steps)"
+        counts = {"fit": self.place.fits, "epoch": self.position.epoch, "step": self.position.step}
+        told = ", ".join(f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in counts.items())
+        return f"Run({where}: {told})"
 
     # What a call of fit needs
 

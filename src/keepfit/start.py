@@ -116,10 +116,17 @@ def _expected(run: Run, recorded: dict[str, Any], now: dict[str, Any]) -> dict[s
 def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: Path | None) -> None:
     differing = sorted(name for name in {*recorded, *now} if not are_alike(recorded.get(name), now.get(name)))
     if differing:
-        shown = "\n".join(f"  {name}: recorded {recorded.get(name)}, now {now.get(name)}" for name in differing[:5])
+        shown = "\n".join(
+            f"  {name}: recorded {_shown(recorded.get(name))}, now {_shown(now.get(name))}" for name in differing[:5]
+        )
         more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise OtherModel(
-            f"The run in {directory} belongs to another model: {len(differing)} variables differ.\n{shown}{more}\n"
+            f"The run in {directory} belongs to another model: {len(differing)} variable{'s differ' if len(differing) > 1 else ' differs'}.\n{shown}{more}\n"
             "Nothing was changed. Build the model as before, or choose another folder.",
             variables=differing,
         )
+
+
+def _shown(kind: Any) -> str:
+    """Return what a signature says of a variable, in words."""
+    return "none" if kind is None else f"{kind[1]} of shape {tuple(kind[0])}"

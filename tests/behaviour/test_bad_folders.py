@@ -117,6 +117,7 @@ def test_model_with_other_variables_is_refused_by_their_names(tmp_path: Path) ->
     with pytest.raises(OtherModel, match=r"(?s)belongs to another model: .* variables differ.*recorded.*now") as caught:
         keepfit.Run(other, directory)
     assert any("kernel" in name for name in caught.value.variables)
+    assert "float32 of shape (8, 1), now float32 of shape (5, 1)" in str(caught.value)
     assert "Nothing was changed." in str(caught.value)
     now = state_bits(other)
     assert [name for name in weights if weights[name] != now[name]] == []

@@ -4,7 +4,7 @@ Everything here is JSON-able and independent of the process: no ``repr``, no
 pickles, no automatic names, no order of a set.
 """
 
-from keepfit.recipe.compare import Comparison, Recipe, compare, difference_line, recipe_changed
+from keepfit.recipe.compare import Comparison, Recipe, compare, difference_line, recipe_changed, told_differences
 from keepfit.recipe.config import learning_rate_config, optimizer_config, plain_config, settings
 from keepfit.recipe.identity import callable_identity, class_identity
 from keepfit.recipe.program import code_identities, code_identity
@@ -23,4 +23,5 @@ __all__ = [
     "plain_config",
     "recipe_changed",
     "settings",
+    "told_differences",
 ]

@@ -163,7 +163,8 @@ def recipe_changed(
     title = f"Fit {fit} ({json.dumps(name)})" if name else f"Fit {fit}"
     lines = [f"{title} was recorded with another recipe: {count} difference{'s' if count != 1 else ''}."]
     lines += _difference_lines(differences, describe)
-    lines += _data_advice(differences)
+    lines += _data_advice(differences, describe)
+    lines += _length_advice(differences)
     lines += _ways_on(fit, directory)
     return RecipeChanged("\n".join(lines), fit=fit, differences=dict(differences))
 
@@ -179,6 +180,13 @@ def difference_line(path: str, pair: Pair, *, width: int = 0, describe: Describe
     if recorded == now:  # what was shortened away
         recorded, now = (f"{shown(each)} ({_short_digest(each)})" for each in pair)
     return f"{label} recorded {recorded}, now {now}"
+
+
+def told_differences(differences: Mapping[str, Pair]) -> str:
+    """Return differences as a part of a sentence: each with what was recorded and what is given now."""
+    told = [difference_line(path, pair) for path, pair in differences.items()][:_MOST_DIFFERENCES]
+    left = len(differences) - len(told)
+    return "; ".join([*told, f"and {left} more"] if left else told)
 
 
 def _changed_names(recorded: Any, now: Any) -> str:
@@ -201,13 +209,29 @@ def _difference_lines(differences: Mapping[str, Pair], describe: Describe | None
     return [*lines, f"  and {left} more"] if left else lines
 
 
-def _data_advice(differences: Mapping[str, Pair]) -> list[str]:
+def _data_advice(differences: Mapping[str, Pair], describe: Describe | None) -> list[str]:
     changed = {path: pair for path, pair in differences.items() if is_data(path) and None not in pair}
-    if not changed:
+    if not changed or (describe is not None and all(_is_cast(describe(*pair)) for pair in changed.values())):
         return []
     if "data" in changed and has_grown(*changed["data"]):
         return ['The data has grown. New data in a new process is what mode="append" is for.']
     return ["Was the data split, shuffled or generated without a seed? It must be the same in every process."]
+
+
+def _is_cast(told: str | None) -> bool:
+    """Return whether a description of changed data tells of other dtypes alone, which no seed explains."""
+    return all("another dtype" in part for part in (told or "").split("; "))
+
+
+def _length_advice(differences: Mapping[str, Pair]) -> list[str]:
+    recorded, now = differences.get("epochs", (0, 0))
+    if now > recorded:
+        return ["Only the newest fit can be made longer: later ones began where this one ended."]
+    if now < recorded:
+        return [
+            "A fit can be made longer, not shorter: to train on in steps, call fit again instead of asking for more."
+        ]
+    return []
 
 
 def has_grown(recorded: Any, now: Any) -> bool:
@@ -270,6 +294,8 @@ def _shown_mapping(value: Mapping[str, Any]) -> str:
         for key, item in value.items()
         if key not in ("class", "function", "name") and item is not None and not isinstance(item, Mapping)
     ]
+    if not rest and not isinstance(name, str):
+        return _cut(", ".join(map(str, value))) or "none"  # of classes, which these are then, the names tell
     text = f"{name}({', '.join(rest)})" if isinstance(name, str) else f"{{{', '.join(rest)}}}"
     if isinstance(name, str) and ("function" in value or len(text) > _LONGEST_SHOWN):
         return name

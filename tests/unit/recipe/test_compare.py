@@ -113,6 +113,7 @@ def test_recipe_changed_says_what_differs_in_the_house_form():
         'Fit 3 ("unfreeze") was recorded with another recipe: 2 differences.\n'
         "  learning_rate: recorded 0.001, now 0.01\n"
         "  epochs:        recorded 8, now 5\n"
+        "A fit can be made longer, not shorter: to train on in steps, call fit again instead of asking for more.\n"
         "Nothing was changed. Keep the recorded fit by giving its recipe again, branch off after fit 2 with\n"
         'on_change="branch", or try the new recipe beside it with run.fork("runs/try-2", at=2).'
     )
@@ -148,6 +149,21 @@ def test_recipe_changed_suggests_append_when_data_have_grown():
     assert 'mode="append"' in str(recipe_changed(2, None, told, directory="runs/a"))
 
 
+def test_recipe_changed_does_not_ask_about_seeds_when_data_are_cast():
+    """Another dtype alone has no seed as its reason; beside other values it has."""
+    draw = np.random.default_rng(1).random((40, 2))
+    for now, asks in ((draw.astype("float32"), False), ((draw + 1).astype("float64"), True)):
+        told = compare(recipe(data=fingerprint((draw, draw))), recipe(data=fingerprint((now, now))))
+        text = str(recipe_changed(2, None, told, directory="runs/a", describe=describe_difference))
+        assert ("without a seed?" in text) is asks
+
+
+def test_recipe_changed_says_which_fits_can_be_longer():
+    """More epochs than recorded are refused of a fit that others follow, which is said."""
+    told = Comparison(raises={"epochs": (3, 5)})
+    assert "Only the newest fit can be made longer" in str(recipe_changed(1, None, told, directory="runs/a"))
+
+
 @pytest.mark.parametrize(("rows", "advice"), [(60, 'mode="append"'), (40, "without a seed?"), (30, "without a seed?")])
 def test_recipe_changed_understands_fingerprints_of_data(rows, advice):
     """The fingerprints that the recipe is given tell growth from change."""
@@ -166,6 +182,7 @@ def test_recipe_changed_understands_fingerprints_of_data(rows, advice):
         (("f" * 64, "bytecode:" + "0" * 64), "recorded ffffffff, now 00000000"),
         (([1] * 50, [1]), "recorded [...], now [1]"),
         ((None, {"function": "mine"}), "recorded none, now mine"),
+        (({}, {"Mine": {"patience": 3}, "Yours": {}}), "recorded none, now Mine, Yours"),
         ((0.1, float(np.float32(0.1))), "recorded 0.1 ("),
         (("x" * 80, "y"), f'recorded "{"x" * 56}..., now "y"'),
     ],
