@@ -53,7 +53,7 @@ def check_apart(other: Run, mine: set[int]) -> None:
         what, way = "the optimizer", "a model with an optimizer"
     raise CannotAttach(
         f"{other!r} is live and has {what} of this model. Nothing was changed. "
-        f"Close it first, with run.close() or model.run.close() of its own model, or give the new run {way} of its own.",
+        f"Close it first, with run.close() or model.run.close() of its model, or give the new run {way} of its own.",
         run=other,
     )
 

@@ -65,7 +65,10 @@ def bring(
     Returns:
         What is not exact about that, if anything.
     """
-    again = "was reached by going through it again"
+    again = (
+        "was reached by going through it again, which is exact where it gives the same each time: "
+        "seed what shuffles or draws in it"
+    )
     where = point if resumed else owed
     if isinstance(source, StreamSource):
         before, wanted = source.consumed, where.state.get(part) or {}

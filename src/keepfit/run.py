@@ -93,7 +93,7 @@ class Run:
             raise InvalidArgument(
                 f"Run takes a keras.Model, received {type(model).__name__}. Nothing was changed.", argument="model"
             )
-        check_compiled(model, "Run")
+        check_compiled(model, "attach() or Run")
         self.model = model
         self.directory = None if directory is None else Path(directory)
         # Which folder that is, wherever the script goes.

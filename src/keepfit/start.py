@@ -120,8 +120,9 @@ def _check_same_model(recorded: dict[str, Any], now: dict[str, Any], directory: 
             f"  {name}: recorded {_shown(recorded.get(name))}, now {_shown(now.get(name))}" for name in differing[:5]
         )
         more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
+        count = "1 variable differs" if len(differing) == 1 else f"{len(differing)} variables differ"
         raise OtherModel(
-            f"The run in {directory} belongs to another model: {len(differing)} variable{'s differ' if len(differing) > 1 else ' differs'}.\n{shown}{more}\n"
+            f"The run in {directory} belongs to another model: {count}.\n{shown}{more}\n"
             "Nothing was changed. Build the model as before, or choose another folder.",
             variables=differing,
         )

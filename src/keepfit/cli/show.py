@@ -256,7 +256,9 @@ def _note(point: CheckpointRecord) -> str:
 
 def _approximate(history: History, page: Page) -> None:
     sentences = [f"fit {row.number}: {sentence}" for row in history.fits for sentence in row.approximate]
-    sentences += [f"{_place(event)}{event.message}" for event in history.events if event.kind == "approximate"]
+    told = {f"Fit {row.number}: {sentence}." for row in history.fits for sentence in row.approximate}
+    events = [each for each in history.events if each.kind == "approximate" and each.message not in told]
+    sentences += [f"{_place(event)}{event.message}" for event in events]
     if sentences:
         page.heading("Not exact")
         for sentence in dict.fromkeys(map(clean, sentences)):

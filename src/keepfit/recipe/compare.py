@@ -228,9 +228,7 @@ def _length_advice(differences: Mapping[str, Pair]) -> list[str]:
     if now > recorded:
         return ["Only the newest fit can be made longer: later ones began where this one ended."]
     if now < recorded:
-        return [
-            "A fit can be made longer, not shorter: to train on in steps, call fit again instead of asking for more."
-        ]
+        return ["A fit can be made longer, not shorter: to train on in steps, call fit again rather than ask for more."]
     return []
 
 

@@ -187,8 +187,8 @@ def _trim_events(
     return [
         {
             "kind": "notice",
-            "message": f"The record goes back to {place}: {len(epochs)} epochs and {len(fits)} fits recorded "
-            "after it are to be done again.",
+            "message": f"The record goes back to {place}; to be done again is what was recorded after it: "
+            f"epochs: {len(epochs)}, fits: {len(fits)}.",
             "fit": fit,
             "epoch": epoch,
             "step": 0 if checkpoint is None else checkpoint.position.step,

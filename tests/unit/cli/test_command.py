@@ -101,6 +101,13 @@ def test_main_ends_with_the_status_of_the_command(monkeypatch, capsys, tmp_path)
     assert capsys.readouterr().err.startswith("keepfit: ")
 
 
+def test_command_runs_as_a_module(run):
+    """``python -m keepfit`` is the command, in the Python that has it."""
+    arguments = [sys.executable, "-m", "keepfit", "show", str(run)]
+    result = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert "Checkpoints" in result.stdout
+
+
 def test_demo_is_handed_its_folder(keepfit, monkeypatch, tmp_path):
     """The demo gets its arguments, and its status is the command's."""
     calls = []

@@ -16,6 +16,7 @@ from keepfit.history import History
 from keepfit.history.rows import fit_row
 from keepfit.history.table import cell_width
 from keepfit.journal import EpochRecord, FitRecord
+from keepfit.recorder import DiskRecorder
 
 
 def test_show_tells_what_is_in_a_run(keepfit, run):
@@ -187,3 +188,12 @@ def test_rates_that_are_more_than_a_number_are_told_with_what_trained():
     assert trained_lines(signature, [row]) == [
         "fit 1: 35 values in 2 variables, rate by WarmUp to Cosine, times 0.25 to 1 by layer"
     ]
+
+
+def test_show_tells_what_is_not_exact_once(keepfit, run):
+    """What is in a fit's row and was warned of with the same words is one line."""
+    sentence = "the generator was resumed by replay"
+    recorder = DiskRecorder.open(run)
+    recorder.event("approximate", f"Fit 2: {sentence}.", fit=2)
+    recorder.close()
+    assert keepfit("show", run).stdout.count(sentence) == 1

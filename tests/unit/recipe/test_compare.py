@@ -113,7 +113,7 @@ def test_recipe_changed_says_what_differs_in_the_house_form():
         'Fit 3 ("unfreeze") was recorded with another recipe: 2 differences.\n'
         "  learning_rate: recorded 0.001, now 0.01\n"
         "  epochs:        recorded 8, now 5\n"
-        "A fit can be made longer, not shorter: to train on in steps, call fit again instead of asking for more.\n"
+        "A fit can be made longer, not shorter: to train on in steps, call fit again rather than ask for more.\n"
         "Nothing was changed. Keep the recorded fit by giving its recipe again, branch off after fit 2 with\n"
         'on_change="branch", or try the new recipe beside it with run.fork("runs/try-2", at=2).'
     )
