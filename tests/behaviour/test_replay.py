@@ -72,6 +72,16 @@ def test_history_has_no_validation_in_epochs_that_were_not_validated(frequency: 
     assert [value for value in seen[0][1] if value is not None] == seen[0][0]["val_loss"]
 
 
+def test_callback_shared_by_two_fits_is_the_same_in_a_replay(tmp_path: Path) -> None:
+    """A plateau whose sign Keras has turned within the first fit is no other one to the second, and nothing is said."""
+    for _ in range(2):
+        plateau = keras.callbacks.ReduceLROnPlateau("loss")
+        with process(tmp_path / "run") as (model, x, y):
+            for _ in range(2):
+                model.fit(x, y, callbacks=[plateau], **SHORT)
+            assert [event for event in model.run.history.events if event.kind == "recipe"] == []
+
+
 def test_replay_calls_no_hook_and_writes_no_fit(tmp_path: Path) -> None:
     """A fit that is finished is not trained again: no hook, no epoch, no checkpoint."""
     calls, rows = [], []

@@ -101,9 +101,10 @@ def settings(value: Any) -> dict[str, Any]:
         if held is None or held is default:
             continue
         told = _setting(held)
+        if name == "min_delta" and isinstance(told, (int, float)):
+            told = abs(told)  # Keras flips the sign at the end of the first epoch
         if told is not NOT_PLAIN and told != default:
-            # Keras flips the sign at the end of the first epoch.
-            found[name] = abs(told) if name == "min_delta" and isinstance(told, (int, float)) else told
+            found[name] = told
     return found
 
 
