@@ -129,6 +129,8 @@ def phase_of(
         ("trainable", "the set of trained variables"),
     ):
         if before.get(fact) != facts.get(fact):
+            if fact == "validation" and None in (before.get(fact), facts.get(fact)):
+                return "new", f"there is {'no ' if facts.get(fact) is None else ''}validation data now"
             return "new", f"{word} changed"
     if ends.batches:
         return "new", f"{ends.batches} single batches were trained since fit {last.number}"

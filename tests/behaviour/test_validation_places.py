@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,16 @@ def test_evaluating_on_the_training_stream_between_fits_is_the_same_in_a_replay(
 def _leave_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the environment back after each test."""
     monkeypatch.setenv("BOMB", "")
+
+
+def test_a_phase_for_the_want_of_validation_data_is_told_as_that() -> None:
+    """Data that is there for the first time, or not any more, is not told as data that changed."""
+    model, x, y = make("plain_dense")
+    asked = {"verbose": 0, "batch_size": len(x)}
+    with keepfit.Run(model, leak_guard=False) as run:
+        for validation, words in ((None, None), ((x, y), "validation data now"), (None, "no validation data now")):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                run.fit(x, y, validation_data=validation, **asked)
+            told = [str(each.message) for each in caught if "new phase" in str(each.message)]
+            assert [text.partition(": ")[2] for text in told] == ([f"there is {words}."] if words else [])
