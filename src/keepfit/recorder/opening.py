@@ -187,8 +187,8 @@ def _trim_events(
     return [
         {
             "kind": "notice",
-            "message": f"The record goes back to {place}; to be done again is what was recorded after it: "
-            f"epochs: {len(epochs)}, fits: {len(fits)}.",
+            "message": f"The record goes back to {place}; what came after it is to be done again "
+            f"(epochs: {len(epochs)}, fits: {len(fits)}).",
             "fit": fit,
             "epoch": epoch,
             "step": 0 if checkpoint is None else checkpoint.position.step,
