@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -36,3 +37,11 @@ def _no_run_left_open() -> Iterator[None]:
     if live is not None:
         for run in list(live._RUNS):
             run.close()
+
+
+@pytest.fixture
+def _heard_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C raise, also where whoever started the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -102,7 +102,7 @@ class FitLoop:
         self.progress = progress
         self.pace = pace
         self.leaks = leaks
-        self._interrupts = Interrupts()
+        self.interrupts = Interrupts()
         self._batch_hooks: BatchHooks | None = None
         if has_train_batch_hooks(callbacks.callbacks):
             self._batch_hooks = BatchHooks(
@@ -133,7 +133,7 @@ class FitLoop:
         self.began: Any = None
 
     def run(self, begin: Callable[[], None]) -> tuple[Snapshot, Snapshot]:
-        """Train what is left of the fit.
+        """Train what is left of the fit, under `interrupts`.
 
         Args:
             begin: Called after ``on_train_begin``; gives callbacks their memory back.
@@ -141,26 +141,28 @@ class FitLoop:
         Returns:
             The two ends of the fit: the result and the resume point.
         """
-        with self._interrupts:
-            try:
-                if self._attributes is not None:
-                    self._attributes.begin(everything=self.engine.heeds_attributes())
-                self.callbacks.on_train_begin()
-                begin()
-                self.keeper.start = None
-                while self.state.done.epochs < self.state.record.epochs_planned and not self._is_stopped():
-                    self._epoch()
-                    if self.feed.is_dry:
-                        break
-                return self._end()
-            except _LeaveError:
-                self._keep("interrupted by a signal")
-                self._interrupts.leave()
-                raise KeyboardInterrupt from None
-            except BaseException as error:
-                self._keep(f"interrupted by {type(error).__name__}")
-                error.add_note(self.state.place)
-                raise
+        try:
+            if self._attributes is not None:
+                self._attributes.begin(everything=self.engine.heeds_attributes())
+            self.callbacks.on_train_begin()
+            begin()
+            self.keeper.start = None
+            while self.state.done.epochs < self.state.record.epochs_planned and not self._is_stopped():
+                self._epoch()
+                if self.feed.is_dry:
+                    break
+            else:
+                # Who is interrupted here calls the same fit again, which is to end and not to begin another.
+                self._poll()
+            return self._end()
+        except _LeaveError:
+            self._keep("interrupted by a signal")
+            self.interrupts.leave()
+            raise KeyboardInterrupt from None
+        except BaseException as error:
+            self._keep(f"interrupted by {type(error).__name__}")
+            error.add_note(self.state.place)
+            raise
 
     # One epoch
 
@@ -381,5 +383,5 @@ class FitLoop:
 
     def _poll(self) -> None:
         self.recorder.check()
-        if self._interrupts.noted:
+        if self.interrupts.noted:
             raise _LeaveError

@@ -151,8 +151,11 @@ class Training:
         place.ends.release()
         loop.keeper.start = point if resumed else None
         loop.began = None if resumed else self._began
-        self._close(loop, *self._run(loop, begin))
-        self._say_all(memory.say_unsaved())
+        with loop.interrupts:
+            self._close(loop, *self._run(loop, begin))
+            self._say_all(memory.say_unsaved())
+            if loop.interrupts.noted:
+                self.recorder.flush()
         return self.model.history
 
     def _run(self, loop: FitLoop, begin: Callable[[], None]) -> tuple[Snapshot, Snapshot]:

@@ -362,7 +362,7 @@ def test_a_load_that_changed_between_processes_is_warned_of(
 
     fitted(scaled(1.0))
     told, recorded = fitted(other)
-    assert any("load" in each and "from what was recorded" in each for each in told) == said
+    assert any("load" in each and "recorded with other code" in each for each in told) == said
     assert any("load" in each for each in recorded) == said
 
 

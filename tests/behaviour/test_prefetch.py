@@ -277,6 +277,7 @@ def test_closing_does_not_wait_for_a_load() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
+@pytest.mark.usefixtures("_heard_ctrl_c")
 def test_ctrl_c_is_heard_while_a_fit_waits_for_its_data() -> None:
     """KeyboardInterrupt comes at once, before anything changes; the data can be used once it is there."""
     go = threading.Event()

@@ -162,7 +162,9 @@ def batches(x: Any, y: Any) -> Iterator[Any]:
         yield x[rows], y[rows]
 
 
-@pytest.mark.filterwarnings("ignore:Fit 2. callbacks.Raise")  # the second process's callback does not raise
+@pytest.mark.filterwarnings(
+    "ignore:Fit 2 was recorded with other code .* callbacks.Raise"
+)  # the second process's callback does not raise
 def test_generator_goes_on_in_a_new_process(tmp_path: Path) -> None:
     """A generator is brought back by replay, and that is said and recorded; the bits are the same."""
     whole = None
@@ -307,6 +309,65 @@ def test_signal_leaves_a_checkpoint_and_the_usual_status(number: int, status: in
     assert newest.kind == "inside"
     assert newest.position.step == interrupted[-1].step
     assert newest.position.epoch >= 3
+
+
+@pytest.fixture
+def _kinds(tmp_path: Path) -> Iterator[list[str]]:
+    """Note, when Ctrl-C or SIGTERM takes effect, what is on disk."""
+    kinds: list[str] = []
+
+    def leave(number: int, _: Any) -> None:
+        with Reader.open(tmp_path / "run") as reader:
+            kinds.append(reader.checkpoints()[-1].kind)
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield kinds
+    for number, handler in before.items():
+        assert signal.signal(number, handler) is leave
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_end"])
+def test_signal_in_the_last_moments_of_a_fit_takes_effect(
+    hook: str, number: int, tmp_path: Path, _kinds: list[str]
+) -> None:
+    """It is not lost with the fit it came in, nor is the fit: the same call ends what has not ended yet."""
+    whole, logs = control("dropout_batch_norm", 2)
+    model, x, y = make("dropout_batch_norm")
+    at = 1 if hook == "on_epoch_end" else None
+
+    def send(index: Any = None, logs: Any = None) -> None:
+        if at is None or index == at:
+            signal.raise_signal(number)
+
+    arguments: dict[str, Any] = {"batch_size": 16, "epochs": 2, "verbose": 0}
+    with keepfit.Run(model, tmp_path / "run") as run:
+        with pytest.raises(SystemExit):
+            run.fit(x, y, callbacks=[keras.callbacks.LambdaCallback(**{hook: send})], **arguments)
+        assert _kinds == ["inside" if hook == "on_epoch_end" else "end"]
+        assert (run.place.fits, run.position.epoch) == (0 if hook == "on_epoch_end" else 1, 2)
+        if hook == "on_epoch_end":
+            found = run.fit(x, y, callbacks=[keras.callbacks.LambdaCallback()], **arguments)
+            assert joined_history([found]) == logs
+        assert differing(whole, state_bits(model)) == []
+
+
+@pytest.mark.usefixtures("_heard_ctrl_c")
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_ctrl_c_while_the_last_batch_is_evaluated_takes_effect(verb: str) -> None:
+    """And the run goes on as if nobody had asked."""
+    model, x, y = make("dropout_batch_norm")
+    hook = {"evaluate": "on_test_end", "predict": "on_predict_end"}[verb]
+    stop = keras.callbacks.LambdaCallback()
+    setattr(stop, hook, lambda logs=None: signal.raise_signal(signal.SIGINT))
+    with keepfit.Run(model) as run:
+        run.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(run, verb)(x, **({"y": y} if verb == "evaluate" else {}), verbose=0, callbacks=[stop])
+        run.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        found = state_bits(model)
+    assert differing(control("dropout_batch_norm", 4)[0], found) == []
 
 
 def _has_epochs(directory: Path, count: int) -> bool:

@@ -58,7 +58,7 @@ def test_a_place_gives_back_what_a_smaller_partition_does_not_fill():
 def test_a_thread_that_was_given_up_fills_no_place_that_is_in_use():
     """It ends late, and writes what it read: the rows of the next try are whole all the same."""
     begun, release, done = threading.Event(), threading.Event(), threading.Event()
-    late = [True]
+    late, before = [True], threading.enumerate()
 
     def hangs():
         if late:
@@ -74,14 +74,15 @@ def test_a_thread_that_was_given_up_fills_no_place_that_is_in_use():
     with pytest.raises(errors.PartitionFailed, match="not read within"):
         source.read(0, 4, 8)
     assert begun.is_set()
-    threads = [thread for thread in threading.enumerate() if thread.name == "keepfit-partitions"]
+    threads = [thread for thread in threading.enumerate() if thread not in before]
+    assert threads
     data.settings.__dict__["timeout_s"] = 60.0
-    before = source.read(0, 0, 8)[1]
+    first = source.read(0, 0, 8)[1]
     release.set()
     assert done.wait(60)
     for thread in threads:
         thread.join(60)
-    assert before.tolist() == source.read(0, 0, 8)[1].tolist() == list(range(8))
+    assert first.tolist() == source.read(0, 0, 8)[1].tolist() == list(range(8))
 
 
 def test_a_partition_that_hangs_and_is_not_needed_does_not_stop_the_others():
