@@ -162,9 +162,8 @@ def batches(x: Any, y: Any) -> Iterator[Any]:
         yield x[rows], y[rows]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Fit 2 was recorded with other code .* callbacks.Raise"
-)  # the second process's callback does not raise
+# The second process's callback does not raise.
+@pytest.mark.filterwarnings("ignore:Fit 2 was recorded with other code .* callbacks.Raise")
 def test_generator_goes_on_in_a_new_process(tmp_path: Path) -> None:
     """A generator is brought back by replay, and that is said and recorded; the bits are the same."""
     whole = None
@@ -312,7 +311,7 @@ def test_signal_leaves_a_checkpoint_and_the_usual_status(number: int, status: in
 
 
 @pytest.fixture
-def _kinds(tmp_path: Path) -> Iterator[list[str]]:
+def on_disk(tmp_path: Path) -> Iterator[list[str]]:
     """Note, when Ctrl-C or SIGTERM takes effect, what is on disk."""
     kinds: list[str] = []
 
@@ -330,7 +329,7 @@ def _kinds(tmp_path: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_end"])
 def test_signal_in_the_last_moments_of_a_fit_takes_effect(
-    hook: str, number: int, tmp_path: Path, _kinds: list[str]
+    hook: str, number: int, tmp_path: Path, on_disk: list[str]
 ) -> None:
     """It is not lost with the fit it came in, nor is the fit: the same call ends what has not ended yet."""
     whole, logs = control("dropout_batch_norm", 2)
@@ -345,7 +344,7 @@ def test_signal_in_the_last_moments_of_a_fit_takes_effect(
     with keepfit.Run(model, tmp_path / "run") as run:
         with pytest.raises(SystemExit):
             run.fit(x, y, callbacks=[keras.callbacks.LambdaCallback(**{hook: send})], **arguments)
-        assert _kinds == ["inside" if hook == "on_epoch_end" else "end"]
+        assert on_disk == ["inside" if hook == "on_epoch_end" else "end"]
         assert (run.place.fits, run.position.epoch) == (0 if hook == "on_epoch_end" else 1, 2)
         if hook == "on_epoch_end":
             found = run.fit(x, y, callbacks=[keras.callbacks.LambdaCallback()], **arguments)

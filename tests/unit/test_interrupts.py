@@ -17,41 +17,68 @@ def handlers() -> list[Any]:
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
+def ctrl_c(times: int = 1) -> None:
+    """Press it."""
+    for _ in range(times):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_signal_waits_until_it_is_asked_for() -> None:
     """Then it raises, and the handlers are as they were."""
-    before = handlers()
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
-        interrupts.leave()
-        signal.raise_signal(signal.SIGINT)
-        assert interrupts.noted
-        interrupts.leave()
-        pytest.fail("it did not leave")
+    before, noted = handlers(), []
+
+    def work() -> None:
+        with Interrupts() as interrupts:
+            interrupts.leave()
+            ctrl_c()
+            noted.append(interrupts.noted)
+            interrupts.leave()
+            noted.append(False)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert noted == [True]
     assert handlers() == before
 
 
 def test_a_signal_that_nobody_asks_for_takes_effect_at_the_end() -> None:
     """The work is done first."""
-    done = False
-    with pytest.raises(KeyboardInterrupt), Interrupts():
-        signal.raise_signal(signal.SIGINT)
-        done = True
+    done = []
+
+    def work() -> None:
+        with Interrupts():
+            ctrl_c()
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done
 
 
 def test_an_error_says_more_than_ctrl_c() -> None:
     """What was raised after the signal came is what is raised."""
-    with pytest.raises(ZeroDivisionError), Interrupts():
-        signal.raise_signal(signal.SIGINT)
-        raise ZeroDivisionError
+
+    def work() -> None:
+        with Interrupts():
+            ctrl_c()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
 
 
 def test_second_ctrl_c_raises_at_once() -> None:
     """And leaves the handlers as they were."""
-    before = handlers()
-    with pytest.raises(KeyboardInterrupt), Interrupts():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("it did not raise")
+    before, done = handlers(), []
+
+    def work() -> None:
+        with Interrupts():
+            ctrl_c(times=2)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not done
     assert handlers() == before
 
 
@@ -60,20 +87,32 @@ def test_handlers_are_put_back_whatever_comes_meanwhile(monkeypatch: pytest.Monk
     before, install = handlers(), signal.signal
 
     def disturbed(number: int, handler: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        ctrl_c()
         return install(number, handler)
 
-    with pytest.raises(KeyboardInterrupt), Interrupts():
-        signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(signal, "signal", disturbed)
+    def work() -> None:
+        with Interrupts():
+            ctrl_c()
+            monkeypatch.setattr(signal, "signal", disturbed)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     monkeypatch.undo()
     assert handlers() == before
 
 
 def test_signals_within_one_another_come_to_the_outer_one() -> None:
     """As when a callback evaluates: the fit is left, and not the evaluation alone."""
-    with pytest.raises(KeyboardInterrupt), Interrupts() as outer:
-        with Interrupts():
-            signal.raise_signal(signal.SIGINT)
-        assert outer.noted
-        outer.leave()
+    noted = []
+
+    def work() -> None:
+        with Interrupts() as outer:
+            with Interrupts():
+                ctrl_c()
+            noted.append(outer.noted)
+            outer.leave()
+            noted.append(False)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert noted == [True]
