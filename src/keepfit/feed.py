@@ -63,7 +63,6 @@ class Feed:
         self._left: int | None = None
         self._block_steps: int | None = None
         self._dry = False
-        self._back: Block | None = None
 
     @property
     def steps(self) -> int | None:
@@ -97,15 +96,11 @@ class Feed:
         if whole and self.cursor.offset:
             self.cursor = Cursor(self.cursor.passes + 1, 0)
 
-    @property
-    def held(self) -> int:
-        """Batches that were taken from the source and put back."""
-        return 0 if self._back is None else self._back.count
-
     def put_back(self, block: Block) -> None:
-        """Take a block back that was not trained on; it is the next one again."""
-        self._back = block
-        if isinstance(self.source, BatchSource):
+        """Take a block back that was not trained on; it is the next one again, for the next feed too."""
+        if isinstance(self.source, StreamSource):
+            self.source.put_back(*block.batches)
+        elif isinstance(self.source, BatchSource):
             self.source.put_back()
         self.cursor = Cursor(self.cursor.passes, self.cursor.offset - block.count)
         if self._left is not None:
@@ -121,13 +116,7 @@ class Feed:
             limit = min(limit, self._left)
         if limit < 1:
             return None
-        if self._back is not None:
-            block: Block | None = self._back
-            self._back = None
-        elif isinstance(self.source, IndexedSource):
-            block = self._indexed_block(limit)
-        else:
-            block = self._given_block()
+        block = self._indexed_block(limit) if isinstance(self.source, IndexedSource) else self._given_block()
         if block is None:
             if self._left:
                 _warn_ran_out()

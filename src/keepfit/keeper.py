@@ -81,7 +81,7 @@ class Keeper:
         now = self.state
         now.note_logs(self.model)
         memories, tensors = self.memory.take()
-        from_source, source_tensors = source_state(self.feed.source, taken=self.feed.held)
+        from_source, source_tensors = source_state(self.feed.source)
         from_validation, validation_tensors = source_state(self._validation, part="validation")
         state = {
             "position": now.position.to_json(),

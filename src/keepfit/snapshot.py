@@ -96,19 +96,17 @@ def parted(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Snapsh
     return Snapshot(result, dict(state["result"])), Snapshot(resume, dict(state["resume"]))
 
 
-def source_state(source: Any, *, taken: int = 0, part: str = "source") -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def source_state(source: Any, *, part: str = "source") -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return what a source needs to be brought back beside its cursor: plain data and tensors ``source/…``.
 
     Args:
         source: A `keepfit.data.Source`, or None.
-        taken: Batches taken from it that are not trained on yet.
         part: ``"source"``, or ``"validation"`` for what a fit validates on.
     """
     if source is None or getattr(source, "begins_anew", False):
         return None, {}
     if hasattr(source, "consumed"):
-        consumed = source.consumed - taken
-        return {"consumed": consumed, **source.marks(consumed)}, {}
+        return {"consumed": source.consumed, **source.marks(source.consumed)}, {}
     state = source.get_state()
     if state is None:
         return None, {}

@@ -46,6 +46,8 @@ class _Place:
         marks: The last two places from which it can be read on.
         saved_s: When a state was saved that is worth its cost only now and then.
         begins_alike: Whether a new pass can be begun without the one before.
+        has_failed: Whether the iterator raised: most have ended then, or are a batch further on. The place counts until
+            it is asked for the next batch, since a checkpoint is written of where training stands.
     """
 
     consumed: int = 0
@@ -56,11 +58,19 @@ class _Place:
     marks: list[Mark] = field(default_factory=list)
     saved_s: float = field(default_factory=time.monotonic)
     begins_alike: bool = True
+    has_failed: bool = False
 
     def mark(self, **facts: Any) -> None:
         """Note a place from which the data set can be read on."""
         counts = {"consumed": self.consumed, "passes": self.passes, "taken": self.taken}
         self.marks = [*self.marks[-1:], {**counts, **facts}]
+
+    def begin_again(self) -> None:
+        """Stand before the current pass, whose iterator has failed."""
+        self.iterator, self.has_failed = None, False
+        self.waiting.clear()
+        self.consumed -= self.taken
+        self.taken = 0
 
     def end_pass(self, data: Any = None) -> None:
         """Begin anew with the next batch.
@@ -68,7 +78,7 @@ class _Place:
         Args:
             data: The data set, where its marks tell how the next pass is decided.
         """
-        self.iterator = None
+        self.iterator, self.has_failed = None, False
         self.waiting.clear()
         self.passes += 1
         self.taken = 0
@@ -115,11 +125,13 @@ class ForeignSource(StreamSource):
     def peek(self) -> Any:
         """Return the next batch; it stays the next one."""
         place = self._place
+        if place.has_failed:
+            place.begin_again()
         if not place.waiting:
-            batch = next(self._batches(), None)
+            batch = self._drawn()
             if batch is None and place.taken:
                 place.end_pass(self._data)
-                batch = next(self._batches(), None)
+                batch = self._drawn()
             if batch is None:
                 raise self._empty()
             check_batch(batch, self._kind)
@@ -144,16 +156,22 @@ class ForeignSource(StreamSource):
     def next_batch(self) -> Any:
         """Take the next batch; after the end of a pass the next one begins."""
         place = self._place
-        try:
-            batch = place.waiting.pop() if place.waiting else next(self._batches())
-        except StopIteration:
+        batch = place.waiting.pop() if place.waiting else self._drawn()
+        if batch is None:
             place.end_pass(self._data)
-            raise
+            raise StopIteration
         place.taken += 1
         place.consumed += 1
         if self._training and not place.waiting and place.taken % EVERY == 0 and self._can_seek():
             self._mark_position()
         return batch
+
+    def put_back(self, batch: Any) -> None:
+        """Take back the batch that was taken last."""
+        place = self._place
+        place.waiting.append(batch)
+        place.taken -= 1
+        place.consumed -= 1
 
     def skip(self, count: int) -> None:
         """Take batches and drop them, over the ends of passes."""
@@ -186,7 +204,7 @@ class ForeignSource(StreamSource):
         if mark is None or consumed <= self.consumed:
             return super().go_to(state)
         place = self._place
-        place.iterator, place.marks = None, [mark]
+        place.iterator, place.has_failed, place.marks = None, False, [mark]
         place.waiting.clear()
         place.consumed, place.passes, place.taken = (int(mark[name]) for name in ("consumed", "passes", "taken"))
         again = consumed - place.consumed
@@ -222,8 +240,13 @@ class ForeignSource(StreamSource):
             except StopIteration:
                 return
 
-    def _batches(self) -> Iterator[Any]:
-        return self._place.iterator or self._begin(None)
+    def _drawn(self) -> Any:
+        """Return the next batch of the pass, None at its end."""
+        try:
+            return next(self._place.iterator or self._begin(None), None)
+        except BaseException:
+            self._place.has_failed = True
+            raise
 
     def _begin(self, position: Any) -> Iterator[Any]:
         """Begin a pass, or go on inside one at a position."""

@@ -67,6 +67,11 @@ class GeneratorSource(StreamSource):
         self._place.consumed += 1
         return batch
 
+    def put_back(self, batch: Any) -> None:
+        """Take back the batch that was taken last."""
+        self._place.waiting.insert(0, batch)
+        self._place.consumed -= 1
+
     def skip(self, count: int) -> None:
         """Take batches and drop them."""
         for done in range(count):

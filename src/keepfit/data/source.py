@@ -166,6 +166,10 @@ class StreamSource(Source):
         """
 
     @abstractmethod
+    def put_back(self, batch: Any) -> None:
+        """Take back the batch that was taken last: it is the next one again, for every source over the data object."""
+
+    @abstractmethod
     def skip(self, count: int) -> None:
         """Take ``count`` batches and drop them; where passes follow one another, over their borders.
 
