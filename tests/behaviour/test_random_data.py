@@ -131,3 +131,32 @@ def test_without_the_states_of_generators_the_bits_differ(tmp_path: Path, monkey
     train(EXACT["numpy"], tmp_path, [1])
     monkeypatch.setattr("keepfit.data.pydataset.restore", lambda generators, states: None)
     assert train(EXACT["numpy"], tmp_path, [1, 1]) != whole
+
+
+@pytest.mark.parametrize("kind", ["numpy", "legacy", "python", "global"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_item_that_drew_before_it_failed_draws_the_same_again(kind: str, folder: bool, tmp_path: Path) -> None:
+    """In the next call of ``fit``, and in another process, the batch is the one that did not come."""
+    whole = train(EXACT[kind], None, [3])
+    model, _, _ = make("plain_dense")
+    data = EXACT[kind]()
+    taken = type(data).__getitem__
+    with pytest.MonkeyPatch.context() as patch, keepfit.Run(model, tmp_path if folder else None) as run:
+        left = [10]
+
+        def failing(self: Any, index: int) -> Any:
+            found = taken(self, index)
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError
+            return found
+
+        os.environ["STEPS_LEFT"] = "0"
+        patch.setattr(type(data), "__getitem__", failing)
+        with pytest.raises(OSError):
+            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()])
+        if not folder:
+            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()])
+            assert state_bits(model) == whole
+    if folder:
+        assert train(EXACT[kind], tmp_path, [3]) == whole

@@ -78,7 +78,8 @@ class PyDatasetSource(BatchSource):
         self._begun_by_peek = False
         self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
         self._generators = {} if self._has_state else generators_of(dataset)
-        self._before: dict[str, Any] = {}
+        self._draws_from_all = False  # whether items draw from the global generators
+        self._before: tuple[dict[str, Any], randomness.State] = ({}, {})
         self._replays = not self._has_state and (self._overrides("on_epoch_begin") or self._overrides("on_epoch_end"))
         if self._replays:
             self.exactness = "replay"
@@ -93,11 +94,15 @@ class PyDatasetSource(BatchSource):
                 self._begun_by_peek = True
             # A look must leave no trace, or it would matter how often `fit` is called.
             before = take(self._generators), randomness.take()
-            batch = self._finished(self._dataset[0])
-            if not self._has_state and before != (take(self._generators), randomness.take()):
+            try:
+                batch = self._finished(self._dataset[0])
+            finally:
+                after = take(self._generators), randomness.take()
+                restore(self._generators, before[0])
+                randomness.restore(before[1])
+            self._draws_from_all = before[1] != after[1]
+            if not self._has_state and before != after:
                 self._draws_in_items()
-            restore(self._generators, before[0])
-            randomness.restore(before[1])
             check_batch(batch, "PyDataset")
             self._peeked = batch
         return self._peeked
@@ -129,8 +134,12 @@ class PyDatasetSource(BatchSource):
     def batch(self, pass_number: int, index: int) -> Any:
         """Return a batch, made ahead where the data set asks for workers."""
         if self._workers < 1:
-            self._before = take(self._generators)
-            return self._finished(self._dataset[self._at(pass_number, index)])
+            self._before = take(self._generators), randomness.take() if self._draws_from_all else {}
+            try:
+                return self._finished(self._dataset[self._at(pass_number, index)])
+            except BaseException:
+                self.put_back()  # what it drew, it will draw again
+                raise
         try:
             item = self._item_ahead(pass_number, index)
         except BaseException:
@@ -142,8 +151,10 @@ class PyDatasetSource(BatchSource):
         return self._finished(item)
 
     def put_back(self) -> None:
-        """Let the data set's generators stand where they did before the last batch."""
-        restore(self._generators, self._before)
+        """Let the generators stand where they did before the last batch."""
+        own, others = self._before
+        restore(self._generators, own)
+        randomness.restore(others)
 
     def get_state(self) -> dict[str, Any] | None:
         """Return the data set's own state, or how many epochs its hooks saw and its generators' states, or None."""
