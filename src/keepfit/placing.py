@@ -69,6 +69,7 @@ def bring(
         "was reached by going through it again, which is exact where it gives the same each time: "
         "seed what shuffles or draws in it"
     )
+    hidden = "may differ, for its workers or iterators that it holds go on by themselves, and no state tells where"
     where = point if resumed else owed
     if isinstance(source, StreamSource):
         before, wanted = source.consumed, where.state.get(part) or {}
@@ -77,7 +78,7 @@ def bring(
         how = source.go_to(wanted)
         if source.consumed != before:
             randomness.restore(point.state["randomness"] if resumed else drawn or {})
-        return again if how == "replay" else None
+        return {"exact": None, "replay": again, "approximate": hidden}[how]
     state = source_state_of(where, part)
     if state is not None:
         source.set_state(state)

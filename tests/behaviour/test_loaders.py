@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keepfit
-from keepfit.data import foreign
+from keepfit.data import foreign, inside
 from tests.bits import differing, state_bits
 
 pytestmark = [
@@ -115,6 +115,81 @@ def torchdata_loader() -> Any:
     return loaders.StatefulDataLoader(torch_data(), batch_size=SIZE, shuffle=True, generator=generator)
 
 
+def noisy_data() -> Any:
+    """Return a data set of PyTorch whose samples have noise from a generator that lies in a transform."""
+    generator = np.random.default_rng(8)
+    data = torch_data()
+
+    class Noisy(type(data)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.transforms = [lambda x: x + float(generator.normal())]
+
+        def __getitem__(self, index: int) -> Any:
+            x, y = super().__getitem__(index)
+            return self.transforms[0](x), y
+
+    return Noisy()
+
+
+def counting_sampler() -> Any:
+    """Return a sampler that counts its passes, on which its order depends."""
+    torch = pytest.importorskip("torch")
+
+    class Counting(torch.utils.data.Sampler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.passes = 0
+
+        def __iter__(self) -> Any:
+            self.passes += 1
+            return iter(np.random.default_rng(self.passes).permutation(SAMPLES).tolist())
+
+        def __len__(self) -> int:
+            return SAMPLES
+
+    return Counting()
+
+
+def drawing_stream() -> Any:
+    """Return an iterable data set that draws its order from a generator of its own."""
+    torch = pytest.importorskip("torch")
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.generator = np.random.default_rng(9)
+
+        def __iter__(self) -> Any:
+            return (torch_data()[number] for number in self.generator.permutation(SAMPLES))
+
+    return Stream()
+
+
+def torch_loader_that_changes() -> Any:
+    """Return a loader whose sampler counts and whose data set draws."""
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(noisy_data(), batch_size=SIZE, sampler=counting_sampler())
+
+
+def torch_batch_sampler() -> Any:
+    """Return a loader whose generator lies in the sampler of its batch sampler."""
+    torch = pytest.importorskip("torch")
+    data = torch_data()
+    order = torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(5))
+    batches = torch.utils.data.BatchSampler(order, SIZE, drop_last=False)
+    return torch.utils.data.DataLoader(data, batch_sampler=batches)
+
+
+def torchdata_that_changes() -> Any:
+    """Return a loader of torchdata whose sampler counts and whose data set draws."""
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    return loaders.StatefulDataLoader(noisy_data(), batch_size=SIZE, sampler=counting_sampler())
+
+
+def torchdata_stream() -> Any:
+    """Return a loader of torchdata over a stream that draws."""
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    return loaders.StatefulDataLoader(drawing_stream(), batch_size=SIZE)
+
+
 def tensorflow_data() -> Any:
     """Return a shuffling data set of TensorFlow; its samples are not read one by one in Python."""
     tf = pytest.importorskip("tensorflow")
@@ -131,10 +206,22 @@ LOADERS: dict[str, Callable[[], Any]] = {
         torch_loader_with_generator,
         stateful_loader,
         torchdata_loader,
+        torch_loader_that_changes,
+        torch_batch_sampler,
+        torchdata_that_changes,
+        torchdata_stream,
         tensorflow_data,
     )
 }
-SEEK = ("grain_map", "grain_loader", "stateful_loader", "torchdata_loader", "tensorflow_data")
+HOLD = ("torch_loader_that_changes", "torch_batch_sampler", "torchdata_that_changes", "torchdata_stream")
+SEEK = (
+    "grain_map",
+    "grain_loader",
+    "stateful_loader",
+    "torchdata_loader",
+    "torchdata_stream",
+    "tensorflow_data",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +279,8 @@ def process(
 @pytest.mark.parametrize("name", LOADERS)
 def test_loader_goes_on_in_the_next_fit_and_in_the_next_process(name: str, steps: int | None, tmp_path: Path) -> None:
     """Cut between fits, inside a pass and by an interruption: the bits of one fit; what can seek does."""
+    if steps and name == "torchdata_stream":
+        pytest.skip("Keras does not know how long it is, and ends an epoch where it ends")
     if steps and name == "grain_loader":
         pytest.skip("Keras does not know how long it is, and it has no repeat()")
     whole, _ = process(name, None, [4], steps=steps)
@@ -225,6 +314,25 @@ def test_replayed_fits_leave_the_loader_where_they_did(name: str, tmp_path: Path
     whole, _ = process(name, tmp_path / "whole", [1, 1, 2])
     process(name, tmp_path / "cut", [1, 1])
     assert differing(whole, process(name, tmp_path / "cut", [1, 1, 2])[0]) == []
+
+
+@pytest.mark.parametrize("name", HOLD)
+def test_without_what_a_loader_holds_the_next_pass_would_be_another(name: str, tmp_path: Path) -> None:
+    """The control: a sampler and a data set as the script makes them are where the first pass began."""
+    whole, _ = process(name, tmp_path / "whole", [1, 1, 2])
+    process(name, tmp_path / "cut", [1, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inside, "restore", lambda loader, state: None)
+        assert differing(whole, process(name, tmp_path / "cut", [1, 1, 2])[0]) != []
+
+
+def test_what_no_state_tells_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that begins behind such a pass says that it may see other samples, and so does the journal."""
+    process("torch_loader", tmp_path, [1])
+    monkeypatch.setattr(inside, "is_hidden", lambda loader, seeks: True)
+    _, run = process("torch_loader", tmp_path, [1, 1])
+    assert run.recorder.fits[1].approximate == []
+    assert "in DataLoader may differ" in run.recorder.fits[2].approximate[0]
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Mapping
+import sys
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
+# What is looked through: data that is larger than this holds samples, not what draws.
+_MOST_PARTS = 500
+_MOST_ITEMS = 64
+_MOST_DEPTH = 8
+_ATOMS = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, type, types.ModuleType)
 
 
 def generators_of(data: Any) -> dict[str, Any]:
-    """Return the generators among an object's attributes, by name."""
-    return {name: value for name, value in vars(data).items() if isinstance(value, _KINDS)}
+    """Return the generators that an object holds, by path: NumPy's, Python's, and PyTorch's where it is imported."""
+    return {path: part for path, part in parts_of(data) if is_generator(part)}
+
+
+def is_generator(value: Any) -> bool:
+    """Return whether a value is a random generator whose state `take` can take."""
+    torch = sys.modules.get("torch")
+    return isinstance(value, _KINDS) or (torch is not None and isinstance(value, torch.Generator))
+
+
+def parts_of(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield path and object of what a value holds: in attributes, small containers, partials and closures.
+
+    Each object once, by its first path; the same in every process that makes the value alike.
+    """
+    seen = {id(data)}
+    found = [("", data)]
+    for path, part in found:
+        if path:
+            yield path, part
+        if path.count(".") > _MOST_DEPTH:
+            continue
+        for name, value in _held(part):
+            if isinstance(value, _ATOMS) or id(value) in seen:
+                continue
+            if len(found) >= _MOST_PARTS:
+                return
+            seen.add(id(value))
+            found.append((f"{path}.{name}" if path else name, value))
 
 
 def take(generators: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +66,32 @@ def restore(generators: Mapping[str, Any], states: Mapping[str, Any]) -> None:
             generator.set_state(state)
         elif isinstance(generator, random.Random):
             generator.setstate((state["version"], tuple(state["words"].tolist()), state["following"]))
+        elif generator is not None:
+            generator.set_state(sys.modules["torch"].from_numpy(state))
+
+
+def _held(part: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a value holds, by name."""
+    if isinstance(part, _KINDS):
+        return
+    if isinstance(part, functools.partial):
+        yield from [("func", part.func), ("args", part.args), ("keywords", part.keywords)]
+    elif isinstance(part, (types.MethodType, types.BuiltinMethodType)):
+        yield "self", part.__self__
+    elif isinstance(part, types.FunctionType):
+        for name, cell in zip(part.__code__.co_freevars, part.__closure__ or (), strict=True):
+            try:
+                yield name, cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+    elif isinstance(part, (list, tuple)):
+        if len(part) <= _MOST_ITEMS:
+            yield from ((str(place), item) for place, item in enumerate(part))
+    elif isinstance(part, dict):
+        if len(part) <= _MOST_ITEMS:
+            yield from ((str(key), item) for key, item in list(part.items()))
+    elif not hasattr(part, "dtype"):  # arrays and tensors hold nothing that draws
+        yield from list(getattr(part, "__dict__", {}).items())
 
 
 def _state(generator: Any) -> Any:
@@ -38,6 +99,8 @@ def _state(generator: Any) -> Any:
         return generator.bit_generator.state
     if isinstance(generator, np.random.RandomState):
         return generator.get_state(legacy=False)
+    if not isinstance(generator, random.Random):
+        return generator.get_state().numpy()
     version, words, following = generator.getstate()
     return {"version": version, "words": np.array(words, np.uint64), "following": following}
 

@@ -22,6 +22,11 @@ from keepfit.data.marks import (
     can_seek,
     draws_order,
     generators_of,
+    held,
+    held_within,
+    hold,
+    is_hidden,
+    note,
     own_generators_of,
     position_of,
     seek,
@@ -46,6 +51,7 @@ class _Place:
         marks: The last two places from which it can be read on.
         saved_s: When a state was saved that is worth its cost only now and then.
         begins_alike: Whether a new pass can be begun without the one before.
+        held: What the data set held when the current pass began.
         has_failed: Whether the iterator raised: most have ended then, or are a batch further on. The place counts until
             it is asked for the next batch, since a checkpoint is written of where training stands.
     """
@@ -59,6 +65,7 @@ class _Place:
     saved_s: float = field(default_factory=time.monotonic)
     begins_alike: bool = True
     has_failed: bool = False
+    held: Mark = field(default_factory=dict)
 
     def mark(self, **facts: Any) -> None:
         """Note a place from which the data set can be read on."""
@@ -111,6 +118,7 @@ class ForeignSource(StreamSource):
         self._kind = type(data).__name__
         self._adapter = _keras.foreign_adapter(data, class_weight)
         self._place = _PLACES.of(data) if training else _Place()
+        note(data)
         self._training = training
         self._goes_on = training and steps is not None
         self.begins_anew = not training
@@ -208,6 +216,8 @@ class ForeignSource(StreamSource):
         place.waiting.clear()
         place.consumed, place.passes, place.taken = (int(mark[name]) for name in ("consumed", "passes", "taken"))
         again = consumed - place.consumed
+        if "held" in mark:
+            hold(self._data, mark["held"])
         if (states := mark.get("generators") or mark.get("rest")) is not None:
             set_generators(self._data, states)
         if (position := mark.get("position")) is not None:
@@ -218,6 +228,8 @@ class ForeignSource(StreamSource):
         if "generators" in mark:
             self.peek()  # a pass is decided when its first batch is drawn
         self.skip(again)
+        if is_hidden(self._data):
+            return "approximate"
         return "exact" if not again or self._can_seek() else "replay"
 
     def get_state(self) -> dict[str, Any]:
@@ -251,8 +263,10 @@ class ForeignSource(StreamSource):
     def _begin(self, position: Any) -> Iterator[Any]:
         """Begin a pass, or go on inside one at a position."""
         place = self._place
-        if self._training and position is None and draws_order(self._data):
-            place.mark(**at_rest(self._data), generators=generators_of(self._data))
+        if self._training and draws_order(self._data):
+            place.held = held(self._data)
+            if position is None:
+                place.mark(**at_rest(self._data), generators=generators_of(self._data))
         of_tensorflow = _keras.reads_tensorflow(self._adapter)
         iterator: Iterator[Any] = (TensorFlowBatches if of_tensorflow else _keras.foreign_iterator)(self._adapter)
         place.iterator, place.begins_alike = iterator, not of_tensorflow
@@ -275,7 +289,8 @@ class ForeignSource(StreamSource):
         # What a loader's own generator gives next decides later passes, which its position does not tell.
         own = own_generators_of(self._data)
         later = {} if own is None else {"later": own}
-        place.mark(position=position_of(self._data, place.iterator), **later)
+        within = held_within(self._data, place.held)
+        place.mark(position=position_of(self._data, place.iterator), **within, **later)
 
     def _can_seek(self) -> bool:
         return self._place.iterator is not None and can_seek(self._data, self._place.iterator)

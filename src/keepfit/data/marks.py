@@ -2,7 +2,8 @@
 
 A mark is plain data. Grain's iterators and torchdata's loaders give their state
 and take it back. A torch ``DataLoader`` has none: its mark is the beginning of
-a pass, which is decided by the generators it draws from.
+a pass, which is decided by the generators it draws from and by what its
+sampler and its data set hold.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keepfit import randomness
+from keepfit.data import inside
 
 # Batches between two marks: what a resume reads again, at most, beside what the loop held ready.
 EVERY = 16
@@ -22,13 +24,41 @@ Mark = dict[str, Any]
 
 def can_seek(data: Any, iterator: Iterator[Any]) -> bool:
     """Return whether a mark may lie inside a pass."""
+    if draws_order(data) and inside.is_of_torchdata(data) and inside.draws_apart(data):
+        return False
     return _has_state(iterator) or _is_stateful_loader(data)
 
 
 def draws_order(data: Any) -> bool:
     """Return whether a pass is decided by generators when it begins, as that of a torch ``DataLoader``."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(data, torch.utils.data.DataLoader)
+    return inside.is_loader(data)
+
+
+def note(data: Any) -> None:
+    """Note how a data set is made, before it is read."""
+    if draws_order(data):
+        inside.begin(data)
+
+
+def held(data: Any) -> Mark:
+    """Return what a data set holds that changes as it is read; empty where it is known to hold nothing."""
+    return inside.take(data) if draws_order(data) else {}
+
+
+def held_within(data: Any, began: Mark) -> Mark:
+    """Return what `hold` needs before `seek` goes inside a pass that began with what `held` gave then."""
+    return {"held": inside.within(data, began)} if draws_order(data) else {}
+
+
+def hold(data: Any, state: Mark) -> None:
+    """Put back what `held` gave."""
+    if draws_order(data):
+        inside.restore(data, state)
+
+
+def is_hidden(data: Any) -> bool:
+    """Return whether something decides what comes next that no mark can tell."""
+    return draws_order(data) and inside.is_hidden(data, seeks=_is_stateful_loader(data))
 
 
 def position_of(data: Any, iterator: Iterator[Any]) -> Any:
@@ -55,10 +85,13 @@ def generators_of(data: Any) -> Mark:
 
 def at_rest(data: Any) -> Mark:
     """Return what decides the next pass of a data set between two passes, besides the global generators."""
-    if (rest := own_generators_of(data)) is not None:
-        # What torchdata's loader says of itself between two passes leaves its generator elsewhere.
-        return {"rest": rest}
-    return {"position": _plain(data.state_dict())} if _is_stateful_loader(data) else {}
+    holds = {"held": held(data)} if draws_order(data) else {}
+    rest = own_generators_of(data)
+    # What torchdata's loader says of itself between two passes leaves what its order is drawn from elsewhere.
+    plain = draws_order(data) and inside.is_of_torchdata(data) and not inside.has_parts_with_states(data)
+    if rest is not None or plain:
+        return {**holds, "rest": rest or {"globals": {}}}
+    return {**holds, "position": _plain(data.state_dict())} if _is_stateful_loader(data) else holds
 
 
 def own_generators_of(data: Any) -> Mark | None:

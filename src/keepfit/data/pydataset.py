@@ -39,7 +39,7 @@ class PyDatasetSource(BatchSource):
     """Batches of a PyDataset, in our order where they are shuffled.
 
     As exact as ``dataset[index]`` is a function of ``index`` and of the random
-    generators among the data set's attributes, whose states are kept. A data set
+    generators that the data set holds, whose states are kept. A data set
     that changes itself in its hooks is replayed by calling them as often as
     before, unless it has ``get_state()`` and ``set_state(state)`` of its own.
     Where items draw as well, or are made by workers, that is approximate.

@@ -1,0 +1,212 @@
+"""What a torch ``DataLoader`` holds that changes as it is read: it decides the passes to come.
+
+A sampler that counts its epochs, a data set with a generator of its own: their
+attributes and generators lie in no state of the loader. They are known where
+they are reached from it; those of worker processes are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from keepfit.data import draws
+from keepfit.data.memory import ObjectMemory
+
+# A longer list is data.
+_MOST_ITEMS = 100_000
+_NUMBERS = (int, float)
+_NAMES = ("dataset", "sampler", "batch_sampler", "collate_fn")
+
+
+class _Beginning:
+    """The attributes of a loader's parts before its first pass; a process that makes it anew finds them so."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] | None = None
+
+
+_BEGINNINGS = ObjectMemory(_Beginning)
+
+
+def is_loader(data: Any) -> bool:
+    """Return whether a value is a torch ``DataLoader``; does not import PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(data, torch.utils.data.DataLoader)
+
+
+def is_of_torchdata(loader: Any) -> bool:
+    """Return whether a loader is torchdata's, which has a state."""
+    return any(kind.__module__.startswith("torchdata.") for kind in type(loader).__mro__)
+
+
+def has_parts_with_states(loader: Any) -> bool:
+    """Return whether something in a loader saves a state of its own, which torchdata's loader keeps."""
+    return any(hasattr(part, "state_dict") for part in (loader.dataset, loader.sampler, loader.batch_sampler))
+
+
+def draws_apart(loader: Any) -> bool:
+    """Return whether samplers other than torchdata's own have drawn or counted: its loader asks them twice to go on."""
+    owners = dict(_parts(loader))
+    changed = (name.rpartition(".")[0] for kind in take(loader).values() for name in kind if not _is_of_data(name))
+    return any(not type(owners[owner]).__module__.startswith("torchdata.") for owner in changed)
+
+
+def begin(loader: Any) -> None:
+    """Note how a loader is made, before it is read for the first time."""
+    _beginning(loader)
+
+
+def take(loader: Any) -> dict[str, Any]:
+    """Return what has changed in a loader since it was made, and its generators, as plain data; empty if nothing."""
+    beginning, now = _beginning(loader), _attributes(loader)
+    changed = {name: _told(value) for name, value in now.items() if not _same(value, beginning.get(name))}
+    found = {"generators": draws.take(_generators(loader)), "attributes": changed}
+    return {name: value for name, value in found.items() if value}
+
+
+def within(loader: Any, began: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a loader with a state must hold to go on inside the current pass.
+
+    It asks its sampler anew for what came before, but not the data set for the
+    samples, if that gives them by index.
+
+    Args:
+        loader: The loader.
+        began: What `take` gave when the pass began.
+    """
+    if isinstance(loader.dataset, sys.modules["torch"].utils.data.IterableDataset):
+        return dict(began)
+    now = take(loader)
+    return {
+        kind: {
+            **{name: value for name, value in began.get(kind, {}).items() if not _is_of_data(name)},
+            **{name: value for name, value in now.get(kind, {}).items() if _is_of_data(name)},
+        }
+        for kind in {**began, **now}
+    }
+
+
+def _is_of_data(path: str) -> bool:
+    return path.partition(".")[0] == "dataset"
+
+
+def restore(loader: Any, state: Mapping[str, Any]) -> None:
+    """Let what a loader holds be as `take` told; what that does not tell of is as when it was made."""
+    draws.restore(_generators(loader), state.get("generators", {}))
+    beginning, now = _beginning(loader), _attributes(loader)
+    owners = dict(_owners(loader))
+    told = {name: _read(value) for name, value in state.get("attributes", {}).items()}
+    for name, value in {**{name: beginning.get(name) for name in now}, **told}.items():
+        path, _, attribute = name.rpartition(".")
+        if value is not None and path in owners and not _same(value, now.get(name)):
+            _set(vars(owners[path]), attribute, value)
+
+
+def is_hidden(loader: Any, *, seeks: bool) -> bool:
+    """Return whether something that `take` cannot tell of may decide what comes next.
+
+    Args:
+        loader: The loader.
+        seeks: Whether it goes on inside a pass without reading what came before.
+    """
+    if loader.num_workers:  # copies of the data set, at work in other processes
+        goes_on = loader.persistent_workers or (seeks and bool(_generators(loader.dataset)))
+        return bool(goes_on) and not _is_stock(loader.dataset)
+    return any(hasattr(part, "__next__") for _, part in _parts(loader))
+
+
+def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
+    return draws.parts_of({name: getattr(loader, name, None) for name in _NAMES})
+
+
+def _generators(part: Any) -> dict[str, Any]:
+    found = _parts(part) if is_loader(part) else draws.parts_of(part)
+    return {path: inner for path, inner in found if draws.is_generator(inner)}
+
+
+def _owners(loader: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts whose attributes count."""
+    for path, part in _parts(loader):
+        if hasattr(part, "__dict__") and not draws.is_generator(part):
+            yield path, part
+
+
+def _attributes(loader: Any) -> dict[str, Any]:
+    """Return the numbers, lists of numbers or texts and arrays among the attributes of a loader's parts.
+
+    No truth values: what says that a file is open must not be brought into a
+    process where it is closed.
+    """
+    found = {}
+    for path, part in _owners(loader):
+        for name, value in vars(part).items():
+            if type(value) in _NUMBERS or _is_list(value) or _is_array(value):
+                found[f"{path}.{name}"] = value
+    return found
+
+
+def _beginning(loader: Any) -> dict[str, Any]:
+    known = _BEGINNINGS.of(loader)
+    if known.values is None:
+        known.values = {name: _copy(value) for name, value in _attributes(loader).items()}
+    return known.values
+
+
+def _is_list(value: Any) -> bool:
+    return type(value) is list and len(value) <= _MOST_ITEMS and all(type(each) in (int, float, str) for each in value)
+
+
+def _is_array(value: Any) -> bool:
+    return type(value) is np.ndarray and value.size <= _MOST_ITEMS and value.dtype.kind in "biufc"
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, (list, np.ndarray)) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
+    return bool(one == other)
+
+
+def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
+    now = attributes.get(name)
+    if type(now) is list:
+        now[:] = value  # in place: others may hold it
+    elif isinstance(now, np.ndarray) and now.shape == value.shape and now.dtype == value.dtype and now.flags.writeable:
+        now[...] = value
+    else:
+        attributes[name] = _copy(value)
+
+
+def _is_stock(dataset: Any) -> bool:
+    """Return whether a data set is PyTorch's own all through, which draws nothing and keeps no count."""
+    torch = sys.modules["torch"]
+    parts = [dataset, *(part for _, part in draws.parts_of(dataset))]
+    return all(
+        type(part).__module__.startswith("torch.utils.data") or isinstance(part, (list, tuple, torch.Tensor))
+        for part in parts
+    )
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"array": [value.dtype.str, list(value.shape), value.tobytes().hex()]}
+    return {"float": value.hex()} if isinstance(value, float) else value if isinstance(value, int) else {"list": value}
+
+
+def _read(told: Any) -> Any:
+    if not isinstance(told, Mapping):
+        return told
+    ((kind, inner),) = told.items()
+    if kind == "array":
+        dtype, shape, text = inner
+        return np.frombuffer(bytes.fromhex(text), dtype).reshape(shape).copy()
+    return float.fromhex(inner) if kind == "float" else list(inner)
