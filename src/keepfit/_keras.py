@@ -662,6 +662,11 @@ def reads_tensorflow(adapter: Any) -> bool:
     return ours and hasattr(adapter.get_tf_dataset(), "options")
 
 
+def is_custom_adapter(adapter: Any) -> bool:
+    """Return whether an adapter is a class of the user's."""
+    return not type(adapter).__module__.startswith("keras.")
+
+
 def adapter_over(adapter: Any, batches: Iterator[Any]) -> Any:
     """Return an adapter of a ``tf.data.Dataset`` that reads an iterator over it."""
     other = copy.copy(adapter)

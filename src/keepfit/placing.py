@@ -69,7 +69,7 @@ def bring(
         "was reached by going through it again, which is exact where it gives the same each time: "
         "seed what shuffles or draws in it"
     )
-    hidden = "may differ, for its workers or iterators that it holds go on by themselves, and no state tells where"
+    hidden = "may differ: workers or iterators that it holds go on by themselves, and no state tells where they are"
     where = point if resumed else owed
     if isinstance(source, StreamSource):
         before, wanted = source.consumed, where.state.get(part) or {}

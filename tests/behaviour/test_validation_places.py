@@ -31,10 +31,36 @@ def batches() -> Iterator[Any]:
         number += 1
 
 
+def torch_loader(*, shuffle: bool = False) -> Any:
+    """Return a loader whose data set draws, or that shuffles with a generator of its own."""
+    torch = pytest.importorskip("torch")
+    x, y = regression_data()
+    generator = np.random.default_rng(4)
+
+    class Samples(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+        def __len__(self) -> int:
+            return len(x)
+
+        def __getitem__(self, index: int) -> Any:
+            return x[index] + np.float32(0.0 if shuffle else generator.normal()), y[index]
+
+    order = torch.Generator().manual_seed(5) if shuffle else None
+    return torch.utils.data.DataLoader(Samples(), batch_size=10, shuffle=shuffle, generator=order)
+
+
+def tensorflow_data() -> Any:
+    """Return a data set of TensorFlow that shuffles."""
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(regression_data()).shuffle(70, seed=2).batch(10)
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "generator": batches,
     "random": lambda: Noisy(np.random.default_rng(3)),
     "shuffling": lambda: Shuffling(np.random.default_rng(3)),
+    "torch": torch_loader,
+    "torch shuffled": lambda: torch_loader(shuffle=True),
+    "tensorflow": tensorflow_data,
 }
 
 
@@ -81,7 +107,7 @@ def test_validation_goes_on_in_another_process(kind: str, spot: str, tmp_path: P
     assert train(kind, tmp_path, [2, 3, 1]) == whole
 
 
-@pytest.mark.parametrize("kind", ["generator", "random"])
+@pytest.mark.parametrize("kind", ["generator", "random", "torch", "torch shuffled", "tensorflow"])
 @pytest.mark.parametrize("resumed", [True, False])
 def test_without_its_place_validation_gives_other_values(
     kind: str, resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +126,7 @@ def test_without_its_place_validation_gives_other_values(
     assert train(kind, tmp_path, [2, 3])[1] != whole[1]
 
 
-@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("kind", ["generator", "random", "shuffling", "tensorflow"])
 def test_validation_goes_on_after_fits_whose_states_are_not_kept(kind: str, tmp_path: Path) -> None:
     """Where a state was thinned out, the place in the validation data is in the record of its fit."""
     whole = train(kind, None, [1, 1, 1, 1, 2], thinned=True)
@@ -108,6 +134,34 @@ def test_validation_goes_on_after_fits_whose_states_are_not_kept(kind: str, tmp_
         train(kind, tmp_path, [1, 1, 1, 1, 2], thinned=True, bomb="test 0")
     with pytest.warns(keepfit.errors.KeepfitWarning, match="thinned out"):
         assert train(kind, tmp_path, [1, 1, 1, 1, 2], thinned=True) == whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("torch", []), ("tensorflow", ["the position in validation _BatchDataset was reached by going through it again"])],
+)
+def test_what_a_resume_says_of_validation(kind: str, told: list[str], tmp_path: Path) -> None:
+    """A loader is brought back to where it was; a data set that shuffles is gone through again."""
+    with pytest.raises(ZeroDivisionError):
+        train(kind, tmp_path, [3], bomb="epoch 1")
+    train(kind, tmp_path, [3])
+    said = keepfit.History.read(tmp_path).records[0].approximate
+    assert [text.partition(",")[0] for text in said] == told
+
+
+def test_training_and_validating_on_one_loader_goes_on_in_another_process(tmp_path: Path) -> None:
+    """What the validations drew decides the passes of training, and the other way round."""
+
+    def process(folder: Path | None, fits: int) -> Any:
+        model, _, _ = make("plain_dense")
+        data = torch_loader()
+        with keepfit.Run(model, folder, checkpoint_share="each") as run:
+            for _ in range(fits):
+                run.fit(data, epochs=2, validation_data=data, validation_steps=3, verbose=0)
+            return state_bits(model)
+
+    process(tmp_path, 1)
+    assert process(tmp_path, 2) == process(None, 2)
 
 
 def test_a_generator_that_cannot_go_back_is_said() -> None:

@@ -244,7 +244,13 @@ def _generator(x: Any, settings: Settings) -> Source:
 def _foreign(x: Any, settings: Settings) -> Source:
     if not _keras.is_tf_dataset(x):
         _refuse_class_weight(type(x).__name__, settings)
-    return ForeignSource(x, class_weight=settings.class_weight, steps=settings.steps, training=settings.training)
+    return ForeignSource(
+        x,
+        class_weight=settings.class_weight,
+        steps=settings.steps,
+        training=settings.training,
+        counted=settings.counted,
+    )
 
 
 def _refuse_class_weight(kind: str, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
@@ -16,6 +17,9 @@ _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 _MOST_PARTS = 500
 _MOST_ITEMS = 64
 _MOST_DEPTH = 8
+# What is a model's or ours is kept elsewhere.
+_CLOSED = ("keras", "keepfit", "tensorflow", "jax", "jaxlib", "numpy")
+_LIBRARIES = (*_CLOSED, "builtins", "typing", "abc", "torch", "torchdata", "torchvision")
 _ATOMS = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, type, types.ModuleType)
 
 
@@ -31,7 +35,9 @@ def is_generator(value: Any) -> bool:
 
 
 def parts_of(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield path and object of what a value holds: in attributes, small containers, partials and closures.
+    """Yield path and object of what a value holds: in attributes, small containers, partials, closures and methods.
+
+    Of what functions find in their module, generators alone.
 
     Each object once, by its first path; the same in every process that makes the value alike.
     """
@@ -72,18 +78,14 @@ def restore(generators: Mapping[str, Any], states: Mapping[str, Any]) -> None:
 
 def _held(part: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a value holds, by name."""
-    if isinstance(part, _KINDS):
+    if isinstance(part, (*_KINDS, keras.Layer)) or type(part).__module__.partition(".")[0] in _CLOSED:
         return
     if isinstance(part, functools.partial):
         yield from [("func", part.func), ("args", part.args), ("keywords", part.keywords)]
     elif isinstance(part, (types.MethodType, types.BuiltinMethodType)):
         yield "self", part.__self__
     elif isinstance(part, types.FunctionType):
-        for name, cell in zip(part.__code__.co_freevars, part.__closure__ or (), strict=True):
-            try:
-                yield name, cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
+        yield from _used(part)
     elif isinstance(part, (list, tuple)):
         if len(part) <= _MOST_ITEMS:
             yield from ((str(place), item) for place, item in enumerate(part))
@@ -92,6 +94,23 @@ def _held(part: Any) -> Iterator[tuple[str, Any]]:
             yield from ((str(key), item) for key, item in list(part.items()))
     elif not hasattr(part, "dtype"):  # arrays and tensors hold nothing that draws
         yield from list(getattr(part, "__dict__", {}).items())
+        for kind in type(part).__mro__:
+            if kind.__module__.partition(".")[0] not in _LIBRARIES:
+                for method in list(vars(kind).values()):
+                    if isinstance(method, types.FunctionType):
+                        yield from _used(method)
+
+
+def _used(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a function uses from around it, by name."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    for name in function.__code__.co_names:
+        if is_generator(found := function.__globals__.get(name)):
+            yield name, found
 
 
 def _state(generator: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keepfit import _keras
+from keepfit import _keras, randomness
 from keepfit.data.checks import check_batch
 from keepfit.data.generator import warn_no_way_back
 from keepfit.data.marks import (
@@ -22,6 +22,7 @@ from keepfit.data.marks import (
     can_seek,
     draws_order,
     generators_of,
+    given,
     held,
     held_within,
     hold,
@@ -34,7 +35,7 @@ from keepfit.data.marks import (
 )
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.source import Exactness, StreamSource
-from keepfit.data.tensorflow_data import TensorFlowBatches
+from keepfit.data.tensorflow_data import TensorFlowBatches, shuffles_anew
 from keepfit.errors import InvalidData
 
 
@@ -94,6 +95,8 @@ class _Place:
 
 
 _PLACES = ObjectMemory(_Place)
+# Those of validation, which may be on the same data set.
+_VALIDATED = ObjectMemory(_Place)
 
 # An iterator keeps its data set alive, so passes that were left unfinished are kept open for these many only.
 _MOST_OPEN = 4
@@ -109,26 +112,34 @@ class ForeignSource(StreamSource):
         steps: Batches in an epoch; None where every epoch is a new pass.
         training: Whether the place in the data goes on from one source to the
             next; otherwise every epoch is a new pass.
+        counted: Whether a resume brings the data back to where it was: of data that a fit validates on, to the
+            beginning of the same pass.
     """
 
     def __init__(
-        self, data: Any, *, class_weight: Mapping[int, float] | None, steps: int | None, training: bool
+        self,
+        data: Any,
+        *,
+        class_weight: Mapping[int, float] | None,
+        steps: int | None,
+        training: bool,
+        counted: bool = True,
     ) -> None:
         self._data = data
         self._kind = type(data).__name__
         self._adapter = _keras.foreign_adapter(data, class_weight)
-        self._place = _PLACES.of(data) if training else _Place()
+        self._place = _PLACES.of(data) if training else _VALIDATED.of(data) if counted else _Place()
         note(data)
         self._training = training
         self._goes_on = training and steps is not None
-        self.begins_anew = not training
+        self.begins_anew = not (training or counted)
         self.num_batches = _optional(self._adapter, "num_batches")
         self._number: int | None = None
 
     @property
     def consumed(self) -> int:
-        """Batches taken so far over the life of the data set."""
-        return self._place.consumed
+        """Batches taken so far over the life of the data set; 0 where every epoch is a new pass."""
+        return self._place.consumed if self._training else 0
 
     def peek(self) -> Any:
         """Return the next batch; it stays the next one."""
@@ -160,6 +171,8 @@ class ForeignSource(StreamSource):
     def end_pass(self) -> None:
         """Tell the adapter that the epoch ended."""
         self._adapter.on_epoch_end()
+        if not self._training:
+            self._place.end_pass()
 
     def next_batch(self) -> Any:
         """Take the next batch; after the end of a pass the next one begins."""
@@ -202,12 +215,16 @@ class ForeignSource(StreamSource):
         self.skip(max(0, consumed - self.consumed))
 
     def marks(self, consumed: int) -> dict[str, Any]:
-        """Return the last mark before a place, if there is one."""
+        """Return the last mark before a place, if there is one; of validation, what decides the next pass."""
+        if not self._training:
+            return {"passes": self._place.passes, "marks": at_rest(self._data)}
         found = [mark for mark in self._place.marks if mark["consumed"] <= consumed]
         return {"marks": found[-1]} if found else {}
 
     def go_to(self, state: Mapping[str, Any]) -> Exactness:
         """Go to the mark, and read on from there; without one, read all."""
+        if not self._training:
+            return self._go_to_pass(state)
         consumed, mark = int(state.get("consumed", 0)), state.get("marks")
         if mark is None or consumed <= self.consumed:
             return super().go_to(state)
@@ -231,6 +248,35 @@ class ForeignSource(StreamSource):
         if is_hidden(self._data):
             return "approximate"
         return "exact" if not again or self._can_seek() else "replay"
+
+    def _go_to_pass(self, state: Mapping[str, Any]) -> Exactness:
+        """Let the next pass be the one that it was, which is decided by what the data set holds or by their number."""
+        place, passes = self._place, int(state.get("passes", 0))
+        if not passes:
+            return "exact"
+        place.iterator, place.has_failed = None, False
+        place.waiting.clear()
+        if draws_order(self._data):
+            place.passes = passes
+            if (mark := state.get("marks")) is None:
+                return "approximate"
+            hold(self._data, mark["held"])
+            if "rest" in mark:
+                set_generators(self._data, mark["rest"])
+            if "position" in mark:
+                self._data.load_state_dict(given(mark["position"]))
+            return "approximate" if is_hidden(self._data) else "exact"
+        if not shuffles_anew(self._adapter):
+            place.passes = passes
+            return "exact"
+        if place.passes > passes:
+            return "approximate"
+        before = randomness.take()
+        while place.passes < passes:
+            self._drawn()
+            place.end_pass()
+        randomness.restore(before)
+        return "replay"
 
     def get_state(self) -> dict[str, Any]:
         """Return the passes that have ended and the batches taken of this one."""

@@ -69,7 +69,7 @@ def position_of(data: Any, iterator: Iterator[Any]) -> Any:
 
 def seek(data: Any, iterator: Iterator[Any], position: Any) -> None:
     """Let an iterator that has not begun stand at a position."""
-    state = _given(position)
+    state = given(position)
     if _is_stateful_loader(data):
         data.load_state_dict(state)
     else:
@@ -106,7 +106,7 @@ def set_generators(data: Any, states: Mapping[str, Any]) -> None:
     torch = sys.modules["torch"]
     for name, generator in _own_generators(data):
         if name in states.get("own", {}):
-            generator.set_state(torch.frombuffer(bytearray(_given(states["own"][name])), dtype=torch.uint8))
+            generator.set_state(torch.frombuffer(bytearray(given(states["own"][name])), dtype=torch.uint8))
 
 
 def _own_states(data: Any) -> dict[str, Any]:
@@ -149,18 +149,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} in the state of a data set cannot be recorded")
 
 
-def _given(value: Any) -> Any:
+def given(value: Any) -> Any:
+    """Return the state of which a mark is the plain form."""
     if not isinstance(value, Mapping):
         return value
     ((kind, inner),) = value.items()
     if kind == "bytes":
         return base64.b64decode(inner)
     if kind == "dict":
-        return {_given(key): _given(item) for key, item in inner}
+        return {given(key): given(item) for key, item in inner}
     if kind in ("list", "tuple"):
-        return (tuple if kind == "tuple" else list)(_given(item) for item in inner)
+        return (tuple if kind == "tuple" else list)(given(item) for item in inner)
     if kind == "tensor":
-        return sys.modules["torch"].from_numpy(_given(inner))
+        return sys.modules["torch"].from_numpy(given(inner))
     import numpy as np
 
     dtype, shape, text = inner

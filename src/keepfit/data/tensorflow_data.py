@@ -107,6 +107,23 @@ class TensorFlowBatches:
         _read(iter(self._dataset) if "now" in state else self._iterator, state["beginning"])
 
 
+def shuffles_anew(adapter: Any) -> bool:
+    """Return whether every pass over a data set has another order, which the number of passes before decides.
+
+    Args:
+        adapter: Keras's adapter of any data set; of Grain's every pass is alike.
+    """
+    if not _keras.reads_tensorflow(adapter):
+        return _keras.is_custom_adapter(adapter)
+    tf = sys.modules["tensorflow"]
+    dataset = adapter.get_tf_dataset()
+    if _bytes_in_memory(dataset) > _MOST_IN_MEMORY:
+        return True  # a description of it would repeat them
+    steps, _ = _steps(tf.raw_ops.DatasetToGraphV2(input_dataset=tf.data.experimental.to_variant(dataset)))
+    shuffles = (node for node in steps if node.op.startswith(("ShuffleDataset", "ShuffleAndRepeatDataset")))
+    return any(node.attr["reshuffle_each_iteration"].b for node in shuffles)
+
+
 def _written(iterator: Any) -> Files:
     tf = sys.modules["tensorflow"]
     with tempfile.TemporaryDirectory(prefix="keepfit-") as place:
@@ -139,15 +156,24 @@ def _traits(dataset: Any) -> tuple[bool, int]:
         )
     except tf.errors.OpError:
         return False, 0
-    graph = tf.compat.v1.GraphDef.FromString(serialised.numpy())
-    nodes = {node.name: node for node in graph.node}
-    steps = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    steps, nodes = _steps(serialised)
     shuffled = sum(_number(node.input[1], nodes) for node in steps if node.op.startswith("ShuffleDataset"))
     # Which order a repetition inside a pass has is decided while the pass goes on, and its state does not hold it.
     within = any(node.op.startswith(("RepeatDataset", "ConcatenateDataset")) for node in steps)
     if shuffled > _MOST_SHUFFLED or (shuffled and within) or any(_is_undetermined(node, nodes) for node in steps):
         return False, 0
     return True, sum(_buffered(node, nodes) for node in steps if "Dataset" in node.op)
+
+
+def _steps(serialised: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the operations of a data set that was written as a graph, those in functions too; and by name the others.
+
+    Args:
+        serialised: The graph.
+    """
+    graph = sys.modules["tensorflow"].compat.v1.GraphDef.FromString(serialised.numpy())
+    inner = (node for function in graph.library.function for node in function.node_def)
+    return [*graph.node, *inner], {node.name: node for node in graph.node}
 
 
 def _is_undetermined(node: Any, nodes: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import json
 import random
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -118,6 +119,28 @@ def test_iterators_hide_where_they_stand():
     made = loader()
     made.dataset.rows = iter([1, 2])
     assert inside.is_hidden(made, seeks=False)
+
+
+def test_models_are_not_looked_into():
+    """What layers hold is the run's to keep."""
+    dropout = keras.layers.Dropout(0.1)
+    made = loader()
+    made.dataset.features = dropout
+    assert not [path for path, _ in draws.parts_of(made.dataset) if path.startswith("features.")]
+
+
+GLOBAL = np.random.default_rng(5)
+
+
+def test_generators_that_methods_use_are_found():
+    """Those of the function around a class, and those of the module."""
+    around = np.random.default_rng(6)
+
+    class Uses:
+        def draw(self) -> float:
+            return float(GLOBAL.random() + around.random())
+
+    assert set(map(id, draws.generators_of(Uses()).values())) == {id(GLOBAL), id(around)}
 
 
 def test_parts_are_looked_at_within_bounds():
