@@ -62,6 +62,28 @@ class Shuffling(Noisy):
         return 0.0
 
 
+class ShufflingFirst(Noisy):
+    """Puts its samples in another order at the beginning of each epoch."""
+
+    def on_epoch_begin(self) -> None:
+        Shuffling.on_epoch_end(self)  # type: ignore[arg-type]
+
+    def noise(self) -> float:
+        return 0.0
+
+
+class Growing(Shuffling):
+    """Has one batch more in each epoch."""
+
+    count = 3
+
+    def __len__(self) -> int:
+        return self.count
+
+    def on_epoch_end(self) -> None:
+        self.count += 1
+
+
 class Both(Shuffling):
     """Draws in batches and in hooks, from one generator."""
 
@@ -75,6 +97,8 @@ EXACT: dict[str, Callable[[], Any]] = {
     "python": lambda: Noisy(random.Random(3)),
     "global": lambda: GlobalNoisy(None),
     "shuffling": lambda: Shuffling(np.random.default_rng(3)),
+    "shuffling first": lambda: ShufflingFirst(np.random.default_rng(3)),
+    "growing": lambda: Growing(np.random.default_rng(3)),
 }
 
 
@@ -107,7 +131,7 @@ def test_it_does_not_matter_how_often_fit_is_called(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EXACT)
-@pytest.mark.filterwarnings("ignore:Fit 2. the position in Shuffling:UserWarning")
+@pytest.mark.filterwarnings("ignore:Fit [23]. the position in (Shuffling|Growing):UserWarning")
 def test_another_process_goes_on_with_the_same_draws(kind: str, tmp_path: Path) -> None:
     """Fits that are replayed, and one that was interrupted, leave the data where it was."""
     whole = train(EXACT[kind], None, [2, 2, 1])
@@ -115,6 +139,15 @@ def test_another_process_goes_on_with_the_same_draws(kind: str, tmp_path: Path) 
     with pytest.raises(ZeroDivisionError):
         train(EXACT[kind], tmp_path, [2, 2], bomb=9)
     assert train(EXACT[kind], tmp_path, [2, 2, 1]) == whole
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.filterwarnings("ignore:Fit 3. the position in (Shuffling|Growing):UserWarning")
+def test_fits_of_one_process_are_replayed_by_another(kind: str, tmp_path: Path) -> None:
+    """A data set that has changed itself between two fits is known, though nothing has changed it in a replay."""
+    whole = train(EXACT[kind], None, [1, 1, 2])
+    train(EXACT[kind], tmp_path, [1, 1])
+    assert train(EXACT[kind], tmp_path, [1, 1, 2]) == whole
 
 
 def test_what_cannot_be_brought_back_is_said(tmp_path: Path) -> None:

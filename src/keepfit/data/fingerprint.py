@@ -22,6 +22,7 @@ from keepfit import _keras, nested
 from keepfit.data.columns import host_array, is_jax, is_pandas, is_store, stored_rows
 from keepfit.data.partitioned import Partitions
 from keepfit.data.partitioned.told import partition_differences
+from keepfit.data.pydataset import told_length
 from keepfit.data.samples import gives_samples
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def fingerprint(tree: Any) -> dict[str, Any]:
     if isinstance(tree, types.GeneratorType):
         return {"kind": "generator"}
     if isinstance(tree, keras.utils.PyDataset):
-        return {"kind": "PyDataset", "class": _class_name(tree), "num_batches": tree.num_batches}
+        return {"kind": "PyDataset", "class": _class_name(tree), "num_batches": told_length(tree)}
     if _keras.is_sparse_or_ragged(tree):
         return _sparse(tree)
     if _keras.is_array_like(tree) or is_store(tree):

@@ -35,6 +35,34 @@ class _Life:
 _LIVES = ObjectMemory(_Life)
 
 
+class _Length:
+    """How many batches a data set had when it was seen for the first time."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.is_known = False
+
+
+_LENGTHS = ObjectMemory(_Length)
+
+
+def told_length(dataset: Any) -> int | None:
+    """Return the number of batches by which a PyDataset is known from one process to the next.
+
+    Of one that changes itself in its hooks the number that it was made with: a
+    process that passes through fits which are done does not call them.
+    """
+    found = _LENGTHS.of(dataset)
+    if not found.is_known:
+        found.first, found.is_known = dataset.num_batches, True
+    return found.first if _changes_itself(dataset) else dataset.num_batches
+
+
+def _changes_itself(dataset: Any) -> bool:
+    hooks = ("on_epoch_begin", "on_epoch_end")
+    return any(getattr(type(dataset), hook) is not getattr(keras.utils.PyDataset, hook) for hook in hooks)
+
+
 class PyDatasetSource(BatchSource):
     """Batches of a PyDataset, in our order where they are shuffled.
 
@@ -80,7 +108,8 @@ class PyDatasetSource(BatchSource):
         self._generators = {} if self._has_state else generators_of(dataset)
         self._draws_from_all = False  # whether items draw from the global generators
         self._before: tuple[dict[str, Any], randomness.State] = ({}, {})
-        self._replays = not self._has_state and (self._overrides("on_epoch_begin") or self._overrides("on_epoch_end"))
+        self._replays = not self._has_state and _changes_itself(dataset)
+        told_length(dataset)
         if self._replays:
             self.exactness = "replay"
         self._count()
@@ -160,7 +189,9 @@ class PyDatasetSource(BatchSource):
         """Return the data set's own state, or how many epochs its hooks saw and its generators' states, or None."""
         if self._has_state:
             return {"own": self._dataset.get_state()}
-        state: dict[str, Any] = {"epochs": self._life.epochs} if self._replays else {}
+        state: dict[str, Any] = {}
+        if self._replays:
+            state |= {"epochs": self._life.epochs, "within": self._life.within}
         if self._generators:
             state["generators"] = take(self._generators)
         return state or None
@@ -170,7 +201,11 @@ class PyDatasetSource(BatchSource):
         if "own" in state:
             self._dataset.set_state(state["own"])
             return
+        before = randomness.take()
         self._see_epochs(int(state.get("epochs", self._life.epochs)))
+        if state.get("within") and not self._life.within:
+            self._begin()  # what its hook draws, it has drawn
+        randomness.restore(before)
         restore(self._generators, state.get("generators", {}))
 
     def _see_epochs(self, epochs: int) -> None:
