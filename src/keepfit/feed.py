@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keepfit import nested
-from keepfit.data import BatchSource, IndexedSource, Source, StreamSource
+from keepfit.data import IndexedSource, Source, StreamSource
 from keepfit.engine.base import Block
 from keepfit.errors import warn
 
@@ -98,10 +98,7 @@ class Feed:
 
     def put_back(self, block: Block) -> None:
         """Take a block back that was not trained on; it is the next one again, for the next feed too."""
-        if isinstance(self.source, StreamSource):
-            self.source.put_back(*block.batches)
-        elif isinstance(self.source, BatchSource):
-            self.source.put_back()
+        self.source.put_back(*block.batches)
         self.cursor = Cursor(self.cursor.passes, self.cursor.offset - block.count)
         if self._left is not None:
             self._left += block.count

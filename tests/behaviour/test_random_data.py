@@ -84,6 +84,30 @@ class Growing(Shuffling):
         self.count += 1
 
 
+class Samples:
+    """Single samples by index, with noise from a generator of its own."""
+
+    def __init__(self, generator: Any) -> None:
+        self.x, self.y = regression_data()
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.x[index] + np.float32(self.noise()), self.y[index]
+
+    def noise(self) -> float:
+        return float(self.generator.random())
+
+
+class GlobalSamples(Samples):
+    """The same from NumPy's global generator."""
+
+    def noise(self) -> float:
+        return float(np.random.normal())
+
+
 class Both(Shuffling):
     """Draws in batches and in hooks, from one generator."""
 
@@ -99,6 +123,8 @@ EXACT: dict[str, Callable[[], Any]] = {
     "shuffling": lambda: Shuffling(np.random.default_rng(3)),
     "shuffling first": lambda: ShufflingFirst(np.random.default_rng(3)),
     "growing": lambda: Growing(np.random.default_rng(3)),
+    "samples": lambda: Samples(np.random.default_rng(3)),
+    "global samples": lambda: GlobalSamples(None),
 }
 
 
@@ -120,8 +146,13 @@ def train(make_data: Callable[[], Any], folder: Path | None, fits: list[int], *,
     os.environ["STEPS_LEFT"] = str(bomb)
     with keepfit.Run(model, folder, checkpoint_share="each") as run:
         for epochs in fits:
-            run.fit(data, epochs=epochs, verbose=0, callbacks=[Bomb()])
+            run.fit(data, epochs=epochs, verbose=0, callbacks=[Bomb()], **sized(data))
         return state_bits(model)
+
+
+def sized(data: Any) -> dict[str, int]:
+    """Return the size of batches, where the data does not say."""
+    return {"batch_size": 10} if isinstance(data, Samples) else {}
 
 
 @pytest.mark.parametrize("kind", EXACT)
@@ -158,15 +189,19 @@ def test_what_cannot_be_brought_back_is_said(tmp_path: Path) -> None:
         train(lambda: Both(np.random.default_rng(3)), tmp_path, [3])
 
 
-def test_without_the_states_of_generators_the_bits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["numpy", "samples"])
+def test_without_the_states_of_generators_the_bits_differ(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The negative control."""
-    whole = train(EXACT["numpy"], None, [1, 1])
-    train(EXACT["numpy"], tmp_path, [1])
+    whole = train(EXACT[kind], None, [1, 1])
+    train(EXACT[kind], tmp_path, [1])
     monkeypatch.setattr("keepfit.data.pydataset.restore", lambda generators, states: None)
-    assert train(EXACT["numpy"], tmp_path, [1, 1]) != whole
+    monkeypatch.setattr("keepfit.data.samples.SampleSource.set_state", lambda self, state: None)
+    assert train(EXACT[kind], tmp_path, [1, 1]) != whole
 
 
-@pytest.mark.parametrize("kind", ["numpy", "legacy", "python", "global"])
+@pytest.mark.parametrize("kind", ["numpy", "legacy", "python", "global", "samples", "global samples"])
 @pytest.mark.parametrize("folder", [True, False])
 def test_item_that_drew_before_it_failed_draws_the_same_again(kind: str, folder: bool, tmp_path: Path) -> None:
     """In the next call of ``fit``, and in another process, the batch is the one that did not come."""
@@ -175,7 +210,7 @@ def test_item_that_drew_before_it_failed_draws_the_same_again(kind: str, folder:
     data = EXACT[kind]()
     taken = type(data).__getitem__
     with pytest.MonkeyPatch.context() as patch, keepfit.Run(model, tmp_path if folder else None) as run:
-        left = [10]
+        left = [100 if isinstance(data, Samples) else 10]
 
         def failing(self: Any, index: int) -> Any:
             found = taken(self, index)
@@ -187,9 +222,9 @@ def test_item_that_drew_before_it_failed_draws_the_same_again(kind: str, folder:
         os.environ["STEPS_LEFT"] = "0"
         patch.setattr(type(data), "__getitem__", failing)
         with pytest.raises(OSError):
-            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()])
+            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()], **sized(data))
         if not folder:
-            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()])
+            run.fit(data, epochs=3, verbose=0, callbacks=[Bomb()], **sized(data))
             assert state_bits(model) == whole
     if folder:
         assert train(EXACT[kind], tmp_path, [3]) == whole

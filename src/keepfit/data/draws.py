@@ -7,16 +7,20 @@ import random
 import sys
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+
+from keepfit import randomness
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 # What is looked through: data that is larger than this holds samples, not what draws.
 _MOST_PARTS = 500
 _MOST_ITEMS = 64
 _MOST_DEPTH = 8
+_FUNCTIONS = (functools.partial, types.MethodType, types.BuiltinMethodType, types.FunctionType)
 # What is a model's or ours is kept elsewhere.
 _CLOSED = ("keras", "keepfit", "tensorflow", "jax", "jaxlib", "numpy")
 _LIBRARIES = (*_CLOSED, "builtins", "typing", "abc", "torch", "torchdata", "torchvision")
@@ -34,12 +38,16 @@ def is_generator(value: Any) -> bool:
     return isinstance(value, _KINDS) or (torch is not None and isinstance(value, torch.Generator))
 
 
-def parts_of(data: Any) -> Iterator[tuple[str, Any]]:
+def parts_of(data: Any, *, functions: bool = True) -> Iterator[tuple[str, Any]]:
     """Yield path and object of what a value holds: in attributes, small containers, partials, closures and methods.
 
     Of what functions find in their module, generators alone.
 
     Each object once, by its first path; the same in every process that makes the value alike.
+
+    Args:
+        data: The value.
+        functions: Whether functions are looked into: what they use is theirs, but may be anybody else's too.
     """
     seen = {id(data)}
     found = [("", data)]
@@ -48,13 +56,46 @@ def parts_of(data: Any) -> Iterator[tuple[str, Any]]:
             yield path, part
         if path.count(".") > _MOST_DEPTH:
             continue
-        for name, value in _held(part):
+        for name, value in _held(part, functions=functions):
             if isinstance(value, _ATOMS) or id(value) in seen:
                 continue
             if len(found) >= _MOST_PARTS:
                 return
             seen.add(id(value))
             found.append((f"{path}.{name}" if path else name, value))
+
+
+@contextmanager
+def undrawn(generators: Mapping[str, Any]) -> Iterator[Drawn]:
+    """Put these generators and the global ones back as they are, whatever happens inside.
+
+    Yields:
+        What tells, afterwards, which of them were drawn from.
+    """
+    drawn = Drawn()
+    before = take(generators), randomness.take()
+    try:
+        yield drawn
+    finally:
+        after = take(generators), randomness.take()
+        drawn.own, drawn.others = before[0] != after[0], before[1] != after[1]
+        restore(generators, before[0])
+        randomness.restore(before[1])
+
+
+class Drawn:
+    """Which generators were drawn from.
+
+    Attributes:
+        own: Whether those of a data object were.
+        others: Whether the global ones were.
+    """
+
+    own: bool = False
+    others: bool = False
+
+    def __bool__(self) -> bool:
+        return self.own or self.others
 
 
 def take(generators: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,9 +117,11 @@ def restore(generators: Mapping[str, Any], states: Mapping[str, Any]) -> None:
             generator.set_state(sys.modules["torch"].from_numpy(state))
 
 
-def _held(part: Any) -> Iterator[tuple[str, Any]]:
+def _held(part: Any, *, functions: bool) -> Iterator[tuple[str, Any]]:
     """Yield what a value holds, by name."""
     if isinstance(part, (*_KINDS, keras.Layer)) or type(part).__module__.partition(".")[0] in _CLOSED:
+        return
+    if isinstance(part, _FUNCTIONS) and not functions:
         return
     if isinstance(part, functools.partial):
         yield from [("func", part.func), ("args", part.args), ("keywords", part.keywords)]
@@ -94,7 +137,7 @@ def _held(part: Any) -> Iterator[tuple[str, Any]]:
             yield from ((str(key), item) for key, item in list(part.items()))
     elif not hasattr(part, "dtype"):  # arrays and tensors hold nothing that draws
         yield from list(getattr(part, "__dict__", {}).items())
-        for kind in type(part).__mro__:
+        for kind in type(part).__mro__ if functions else ():
             if kind.__module__.partition(".")[0] not in _LIBRARIES:
                 for method in list(vars(kind).values()):
                     if isinstance(method, types.FunctionType):

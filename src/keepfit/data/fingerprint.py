@@ -20,6 +20,7 @@ import xxhash
 
 from keepfit import _keras, nested
 from keepfit.data.columns import host_array, is_jax, is_pandas, is_store, stored_rows
+from keepfit.data.draws import generators_of, undrawn
 from keepfit.data.partitioned import Partitions
 from keepfit.data.partitioned.told import partition_differences
 from keepfit.data.pydataset import told_length
@@ -119,7 +120,9 @@ def _dense(array: Any) -> dict[str, Any]:
 
 def _sample_hashes(data: Any) -> list[str]:
     rows = fixed_rows(len(data))[:_MOST_SAMPLES].tolist()
-    return ["".join(_hash(leaf) for leaf in nested.flatten(data[row]) if leaf is not None) for row in rows]
+    with undrawn(generators_of(data)) as drawn:
+        hashes = ["".join(_hash(leaf) for leaf in nested.flatten(data[row]) if leaf is not None) for row in rows]
+    return [] if drawn else hashes  # random ones are others each time
 
 
 def _rows(array: Any, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -187,10 +187,10 @@ class ForeignSource(StreamSource):
             self._mark_position()
         return batch
 
-    def put_back(self, batch: Any) -> None:
+    def put_back(self, *batches: Any) -> None:
         """Take back the batch that was taken last."""
         place = self._place
-        place.waiting.append(batch)
+        place.waiting.extend(batches)
         place.taken -= 1
         place.consumed -= 1
 

@@ -67,9 +67,9 @@ class GeneratorSource(StreamSource):
         self._place.consumed += 1
         return batch
 
-    def put_back(self, batch: Any) -> None:
+    def put_back(self, *batches: Any) -> None:
         """Take back the batch that was taken last."""
-        self._place.waiting.insert(0, batch)
+        self._place.waiting[:0] = batches
         self._place.consumed -= 1
 
     def skip(self, count: int) -> None:

@@ -52,7 +52,7 @@ def draws_apart(loader: Any) -> bool:
     """Return whether samplers other than torchdata's own have drawn or counted: its loader asks them twice to go on."""
     owners = dict(_parts(loader))
     changed = (name.rpartition(".")[0] for kind in take(loader).values() for name in kind if not _is_of_data(name))
-    return any(not type(owners[owner]).__module__.startswith("torchdata.") for owner in changed)
+    return any(not type(owners.get(owner)).__module__.startswith("torchdata.") for owner in changed)
 
 
 def begin(loader: Any) -> None:
@@ -119,8 +119,8 @@ def is_hidden(loader: Any, *, seeks: bool) -> bool:
     return any(hasattr(part, "__next__") for _, part in _parts(loader))
 
 
-def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
-    return draws.parts_of({name: getattr(loader, name, None) for name in _NAMES})
+def _parts(loader: Any, *, functions: bool = True) -> Iterator[tuple[str, Any]]:
+    return draws.parts_of({name: getattr(loader, name, None) for name in _NAMES}, functions=functions)
 
 
 def _generators(part: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _generators(part: Any) -> dict[str, Any]:
 
 def _owners(loader: Any) -> Iterator[tuple[str, Any]]:
     """Yield the parts whose attributes count."""
-    for path, part in _parts(loader):
+    for path, part in _parts(loader, functions=False):
         if hasattr(part, "__dict__") and not draws.is_generator(part):
             yield path, part
 

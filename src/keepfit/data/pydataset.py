@@ -12,7 +12,7 @@ import numpy as np
 
 from keepfit import _keras, randomness
 from keepfit.data.checks import check_batch
-from keepfit.data.draws import generators_of, restore, take
+from keepfit.data.draws import generators_of, restore, take, undrawn
 from keepfit.data.memory import ObjectMemory
 from keepfit.data.order import epoch_order
 from keepfit.data.prefetch import Prefetch
@@ -122,15 +122,10 @@ class PyDatasetSource(BatchSource):
                 self._begin()
                 self._begun_by_peek = True
             # A look must leave no trace, or it would matter how often `fit` is called.
-            before = take(self._generators), randomness.take()
-            try:
+            with undrawn(self._generators) as drawn:
                 batch = self._finished(self._dataset[0])
-            finally:
-                after = take(self._generators), randomness.take()
-                restore(self._generators, before[0])
-                randomness.restore(before[1])
-            self._draws_from_all = before[1] != after[1]
-            if not self._has_state and before != after:
+            self._draws_from_all = drawn.others
+            if drawn and not self._has_state:
                 self._draws_in_items()
             check_batch(batch, "PyDataset")
             self._peeked = batch
@@ -179,7 +174,7 @@ class PyDatasetSource(BatchSource):
             self._left -= 1
         return self._finished(item)
 
-    def put_back(self) -> None:
+    def put_back(self, *_: Any) -> None:
         """Let the generators stand where they did before the last batch."""
         own, others = self._before
         restore(self._generators, own)

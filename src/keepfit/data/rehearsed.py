@@ -109,6 +109,10 @@ class RehearsedSource(IndexedSource):
         """Set that of the new samples."""
         self.new.set_state(state)
 
+    def put_back(self, *batches: Any) -> None:
+        """Put back new samples."""
+        self.new.put_back(*batches)
+
     def take_told(self) -> list[str]:
         """Return what was said of the new samples."""
         return self.new.take_told()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keepfit import nested
+from keepfit import nested, randomness
+from keepfit.data import draws
 from keepfit.data.columns import check_dtype, model_dtype
+from keepfit.data.draws import generators_of, undrawn
 from keepfit.data.order import SampleOrder
 from keepfit.data.source import IndexedSource
 from keepfit.errors import InvalidData
@@ -50,7 +53,8 @@ class SampleRows:
 class SampleSource(IndexedSource):
     """Samples of an object, each ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
-    They must depend on the index alone: two passes, and a resumed one, ask for the same ones again.
+    As exact as a sample is a function of its index, of the random generators
+    that the object holds, whose states are kept, and of the global ones.
 
     Args:
         data: Has ``__len__`` and ``__getitem__``.
@@ -73,7 +77,11 @@ class SampleSource(IndexedSource):
         self.batch_size = batch_size
         self.num_batches = -(-self.num_samples // batch_size)
         self._order = SampleOrder(seed, self.num_samples, batch_size=batch_size, shuffle=shuffle)
-        first = self._sample(0)
+        self._generators = generators_of(data)
+        self._before: tuple[dict[str, Any], randomness.State] = ({}, {})
+        # A look must leave no trace, or it would matter how often `fit` is called.
+        with undrawn(self._generators) as self._drawn:
+            first = self._sample(0)
         for leaf in nested.flatten(first):
             if leaf is not None:
                 check_dtype(np.asarray(leaf).dtype, "a sample of x")
@@ -83,7 +91,8 @@ class SampleSource(IndexedSource):
 
     def peek(self) -> Any:
         """Return the first samples."""
-        return self.take(np.arange(min(self.batch_size, self.num_samples)))
+        with undrawn(self._generators):
+            return self._taken(np.arange(min(self.batch_size, self.num_samples)))
 
     def order(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return a stretch of the order of one pass."""
@@ -91,6 +100,30 @@ class SampleSource(IndexedSource):
 
     def take(self, indices: NDArray[np.int64]) -> Any:
         """Return samples, asked for one by one."""
+        if not self._drawn:
+            return self._taken(indices)
+        self._before = draws.take(self._generators), randomness.take() if self._drawn.others else {}
+        try:
+            return self._taken(indices)
+        except BaseException:
+            self.put_back()  # what they drew, they will draw again
+            raise
+
+    def put_back(self, *_: Any) -> None:
+        """Let the generators stand where they did before the last samples."""
+        own, others = self._before
+        draws.restore(self._generators, own)
+        randomness.restore(others)
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Return the states of the object's generators where samples draw from them, else None."""
+        return {"generators": draws.take(self._generators)} if self._drawn.own else None
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Set the states of the object's generators."""
+        draws.restore(self._generators, state["generators"])
+
+    def _taken(self, indices: NDArray[np.int64]) -> Any:
         samples = [self._sample(int(index)) for index in indices]
         structure = samples[0]
         leaves = zip(*(nested.flatten(sample) for sample in samples), strict=True)

@@ -62,6 +62,13 @@ class Source(ABC):
     def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most sources have nothing to do
         """Go to where `get_state` was called, maybe in another process, before `peek` and `begin_pass`."""
 
+    def put_back(self, *batches: Any) -> None:  # noqa: B027 - most sources have nothing to do
+        """Stand where the last batch has not been taken yet, as far as making it changed anything.
+
+        Args:
+            batches: That batch, where it cannot be made again.
+        """
+
     def take_told(self) -> list[str]:
         """Return what was said of the data since the last call, for the journal."""
         return []
@@ -137,9 +144,6 @@ class BatchSource(Source):
     def batch(self, pass_number: int, index: int) -> Any:
         """Return batch ``index`` (0, 1, …) of pass ``pass_number``; cheapest for indices in a row."""
 
-    def put_back(self) -> None:
-        """Stand where the last batch has not been taken yet, as far as making it changed anything."""
-
 
 class StreamSource(Source):
     """Batches one after another.
@@ -166,7 +170,7 @@ class StreamSource(Source):
         """
 
     @abstractmethod
-    def put_back(self, batch: Any) -> None:
+    def put_back(self, *batches: Any) -> None:
         """Take back the batch that was taken last: it is the next one again, for every source over the data object."""
 
     @abstractmethod
