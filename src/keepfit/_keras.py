@@ -694,7 +694,10 @@ def _tensorflow_iterator(adapter: Any) -> Iterator[Any]:
         except NotImplementedError:
             pass  # a custom adapter needs no more than its backend asks for
     return (
-        keras.tree.map_structure(lambda leaf: leaf.numpy() if hasattr(leaf, "numpy") else leaf, batch)
+        # Nor is text as NumPy something of which Keras makes an input.
+        keras.tree.map_structure(
+            lambda leaf: leaf.numpy() if hasattr(leaf, "numpy") and leaf.dtype.name != "string" else leaf, batch
+        )
         for batch in adapter.get_tf_dataset()
     )
 

@@ -370,3 +370,26 @@ def test_states_of_tensorflow_data_are_used_where_they_decide_all(change: Any, s
     source = foreign.ForeignSource(change(tf, data).batch(SIZE), class_weight=None, steps=None, training=True)
     source.peek()
     assert bool(source.marks(0)) is seeks
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text is for TensorFlow alone")
+def test_text_in_data_of_tensorflow_is_trained_on() -> None:
+    """A model that takes text gets it from tf.data, and gives what Keras's own loop gives."""
+    tf = pytest.importorskip("tensorflow")
+    words, values = np.array(["red", "green", "blue", "red blue"] * 5), np.arange(20, dtype="float32")[:, None]
+    data = tf.data.Dataset.from_tensor_slices((words, values)).batch(8)
+    bits = []
+    for ours in (True, False):
+        keras.utils.set_random_seed(1)
+        vectors = keras.layers.TextVectorization(max_tokens=9, output_sequence_length=2)
+        vectors.adapt(words)
+        inputs = keras.Input((), dtype="string")
+        hidden = keras.layers.Flatten()(keras.layers.Embedding(9, 3)(vectors(inputs)))
+        model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+        model.compile("adam", "mse")
+        if ours:
+            keepfit.Run(model).fit(data, epochs=2, verbose=0)
+        else:
+            model.fit(data, epochs=2, shuffle=False, verbose=0)
+        bits.append([weight.tobytes() for weight in model.get_weights()])
+    assert bits[0] == bits[1]

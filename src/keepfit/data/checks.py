@@ -170,7 +170,9 @@ def check_lengths(leaves: list[tuple[str, Any]]) -> int:
 
 
 def _is_text_for_tensorflow(leaf: Any) -> bool:
-    return keras.backend.backend() == "tensorflow" and getattr(leaf.dtype, "kind", "") in "OSU"
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return getattr(leaf.dtype, "name", "") == "string" or getattr(leaf.dtype, "kind", "-") in "OSU"
 
 
 def unrecognised(name: str, value: Any) -> InvalidData:
