@@ -22,7 +22,7 @@ from keepfit import _keras
 from keepfit.callbacks.plain import NotPlain, decode, encode
 from keepfit.engine.program import own_settings
 
-_LIBRARIES = ("keras", "keepfit", "torch", "tensorflow", "jax", "numpy", "builtins")
+_LIBRARIES = ("keras", "keepfit", "torch", "tensorflow", "jax", "jaxlib", "numpy", "builtins")
 _WITH_SETTINGS = (keras.Regularizer, keras.constraints.Constraint, keras.losses.Loss)
 # More items than a setting has; to write them down would take longer than the fit.
 _MOST_ITEMS = 100_000

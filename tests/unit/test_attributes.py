@@ -129,3 +129,13 @@ def test_attributes_that_are_not_there_any_more_are_left():
     state = {f"{where}.gone/inner.value": 1, f"{where}.mode": {"member": ["no.such.module", "Mode", "HALF"]}}
     Attributes(model).put_back(state)
     assert model.mode is None
+
+
+def test_arrays_that_a_layer_holds_are_no_parts():
+    """Normalisation keeps arrays of the backend, on JAX objects of C code, whose constructor has no signature."""
+    layer = keras.layers.Normalization()
+    layer.adapt(np.arange(12.0, dtype="float32").reshape(6, 2))
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)])
+    found = Attributes(model)
+    found.begin(everything=False)
+    assert found.state() == {}

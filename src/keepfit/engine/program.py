@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -148,5 +149,6 @@ def _constructor_names(kind: Any) -> tuple[str, ...]:
     for base in kind.__mro__:
         initialiser = vars(base).get("__init__")
         if initialiser is not None and base is not object:
-            names.update(dict.fromkeys(inspect.signature(initialiser).parameters))
+            with suppress(ValueError):  # C code need not tell
+                names.update(dict.fromkeys(inspect.signature(initialiser).parameters))
     return tuple(name for name in names if name not in ("self", "args", "kwargs", "name"))
