@@ -149,6 +149,6 @@ def _constructor_names(kind: Any) -> tuple[str, ...]:
     for base in kind.__mro__:
         initialiser = vars(base).get("__init__")
         if initialiser is not None and base is not object:
-            with suppress(ValueError):  # C code need not tell
+            with suppress(ValueError, TypeError):  # C code need not tell
                 names.update(dict.fromkeys(inspect.signature(initialiser).parameters))
     return tuple(name for name in names if name not in ("self", "args", "kwargs", "name"))
