@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from keepfit import randomness
@@ -71,17 +72,19 @@ def bring(
     )
     hidden = "may differ: workers or iterators that it holds go on by themselves, and no state tells where they are"
     where = point if resumed else owed
-    if isinstance(source, StreamSource):
-        before, wanted = source.consumed, where.state.get(part) or {}
-        if resumed and before > (taken := int(wanted.get("consumed", before))):
-            return f"is {before - taken} batches further on than it was, and it cannot go back"
-        how = source.go_to(wanted)
-        if source.consumed != before:
-            randomness.restore(point.state["randomness"] if resumed else drawn or {})
-        return {"exact": None, "replay": again, "approximate": hidden}[how]
-    state = source_state_of(where, part)
-    if state is not None:
-        source.set_state(state)
-    elif not resumed:
-        return None
-    return {"exact": None, "replay": again, "approximate": "may differ, for its items are random"}[source.exactness]
+    # What the script has set for the fit that begins is as it is; one that goes on inside has what it had there.
+    with nullcontext() if resumed else source.as_set():
+        if isinstance(source, StreamSource):
+            before, wanted = source.consumed, where.state.get(part) or {}
+            if resumed and before > (taken := int(wanted.get("consumed", before))):
+                return f"is {before - taken} batches further on than it was, and it cannot go back"
+            how = source.go_to(wanted)
+            if source.consumed != before:
+                randomness.restore(point.state["randomness"] if resumed else drawn or {})
+            return {"exact": None, "replay": again, "approximate": hidden}[how]
+        state = source_state_of(where, part)
+        if state is not None:
+            source.set_state(state)
+        elif not resumed:
+            return None
+        return {"exact": None, "replay": again, "approximate": "may differ, for its items are random"}[source.exactness]

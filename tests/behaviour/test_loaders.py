@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,54 @@ def test_without_what_a_loader_holds_the_next_pass_would_be_another(name: str, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inside, "restore", lambda loader, state: None)
         assert differing(whole, process(name, tmp_path / "cut", [1, 1, 2])[0]) != []
+
+
+def epochs_set(directory: Path, fits: int, *, by_callback: bool = False, stop: int | None = None) -> Any:
+    """Play a process that tells a sampler the epoch, as distributed ones are told, in the script or in a callback."""
+    torch = pytest.importorskip("torch")
+
+    class Told(torch.utils.data.Sampler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.epoch = self.passes = 0
+
+        def __iter__(self) -> Any:
+            self.passes += 1
+            return iter(np.random.default_rng([self.epoch, self.passes]).permutation(SAMPLES).tolist())
+
+        def __len__(self) -> int:
+            return SAMPLES
+
+    class Tell(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            sampler.epoch = epoch + 7
+
+    model, sampler = model_of(), Told()
+    data = torch.utils.data.DataLoader(torch_data(), batch_size=SIZE, sampler=sampler)
+    with keepfit.Run(model, directory, seed=1, checkpoint_share="each") as run:
+        for number in range(fits):
+            if not by_callback:
+                sampler.epoch = 3 * number
+            callbacks = [*([Tell()] if by_callback else []), Stop(stop if number == fits - 1 else None)]
+            with suppress(KeyboardInterrupt):
+                run.fit(data, epochs=2, verbose=0, callbacks=callbacks)
+        return state_bits(model)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_what_a_script_sets_in_a_loader_stays(is_reset: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that replays two fits leaves the sampler as the script has it for the third; else it would differ."""
+    whole = epochs_set(tmp_path / "whole", 3)
+    epochs_set(tmp_path / "cut", 2)
+    if is_reset:
+        monkeypatch.setattr(inside, "as_set", lambda loader: nullcontext())
+    assert bool(differing(whole, epochs_set(tmp_path / "cut", 3))) == is_reset
+
+
+def test_what_a_callback_sets_in_a_loader_comes_back(tmp_path: Path) -> None:
+    """A resume amid an epoch does not begin it again: the sampler is told by the checkpoint."""
+    whole = epochs_set(tmp_path / "whole", 2, by_callback=True)
+    epochs_set(tmp_path / "cut", 2, by_callback=True, stop=BATCHES + 7)
+    assert differing(whole, epochs_set(tmp_path / "cut", 2, by_callback=True)) == []
 
 
 def test_what_no_state_tells_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

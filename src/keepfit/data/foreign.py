@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,11 @@ from keepfit.data.generator import warn_no_way_back
 from keepfit.data.marks import (
     EVERY,
     Mark,
+    as_set,
     at_rest,
     can_seek,
     draws_order,
+    end_pass,
     generators_of,
     given,
     held,
@@ -149,7 +152,7 @@ class ForeignSource(StreamSource):
         if not place.waiting:
             batch = self._drawn()
             if batch is None and place.taken:
-                place.end_pass(self._data)
+                self._end_pass()
                 batch = self._drawn()
             if batch is None:
                 raise self._empty()
@@ -172,14 +175,22 @@ class ForeignSource(StreamSource):
         """Tell the adapter that the epoch ended."""
         self._adapter.on_epoch_end()
         if not self._training:
-            self._place.end_pass()
+            self._end_pass()
+
+    def as_set(self) -> AbstractContextManager[None]:
+        """Leave what a script has set in the data set, whatever is done inside."""
+        return as_set(self._data)
+
+    def _end_pass(self) -> None:
+        end_pass(self._data, self._place.held)
+        self._place.end_pass(self._data)
 
     def next_batch(self) -> Any:
         """Take the next batch; after the end of a pass the next one begins."""
         place = self._place
         batch = place.waiting.pop() if place.waiting else self._drawn()
         if batch is None:
-            place.end_pass(self._data)
+            self._end_pass()
             raise StopIteration
         place.taken += 1
         place.consumed += 1
@@ -274,7 +285,7 @@ class ForeignSource(StreamSource):
         before = randomness.take()
         while place.passes < passes:
             self._drawn()
-            place.end_pass()
+            self._end_pass()
         randomness.restore(before)
         return "replay"
 
@@ -309,9 +320,9 @@ class ForeignSource(StreamSource):
     def _begin(self, position: Any) -> Iterator[Any]:
         """Begin a pass, or go on inside one at a position."""
         place = self._place
-        if self._training and draws_order(self._data):
+        if draws_order(self._data):
             place.held = held(self._data)
-            if position is None:
+            if self._training and position is None:
                 place.mark(**at_rest(self._data), generators=generators_of(self._data))
         of_tensorflow = _keras.reads_tensorflow(self._adapter)
         iterator: Iterator[Any] = (TensorFlowBatches if of_tensorflow else _keras.foreign_iterator)(self._adapter)

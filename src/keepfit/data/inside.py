@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,16 @@ _NAMES = ("dataset", "sampler", "batch_sampler", "collate_fn")
 
 
 class _Beginning:
-    """The attributes of a loader's parts before its first pass; a process that makes it anew finds them so."""
+    """The attributes of a loader's parts before its first pass; a process that makes it anew finds them so.
+
+    Attributes:
+        values: They, by name.
+        read: Names of those that have changed as it was read; the others are the script's.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, Any] | None = None
+        self.read: set[str] = set()
 
 
 _BEGINNINGS = ObjectMemory(_Beginning)
@@ -64,8 +71,35 @@ def take(loader: Any) -> dict[str, Any]:
     """Return what has changed in a loader since it was made, and its generators, as plain data; empty if nothing."""
     beginning, now = _beginning(loader), _attributes(loader)
     changed = {name: _told(value) for name, value in now.items() if not _same(value, beginning.get(name))}
-    found = {"generators": draws.take(_generators(loader)), "attributes": changed}
+    read = dict.fromkeys(sorted(_BEGINNINGS.of(loader).read), True)
+    found = {"generators": draws.take(_generators(loader)), "attributes": changed, "read": read}
     return {name: value for name, value in found.items() if value}
+
+
+def end_pass(loader: Any, began: Mapping[str, Any]) -> None:
+    """Note what has changed as a loader was read.
+
+    Args:
+        loader: The loader.
+        began: What `take` gave when the pass began.
+    """
+    before, now = began.get("attributes", {}), take(loader).get("attributes", {})
+    _BEGINNINGS.of(loader).read.update(name for name in {**before, **now} if before.get(name) != now.get(name))
+
+
+@contextmanager
+def as_set(loader: Any) -> Iterator[None]:
+    """Leave attributes as they are that no reading has changed, whatever `restore` does inside.
+
+    A script may have set them since, as it does with ``sampler.set_epoch(epoch)`` before a fit.
+    """
+    before = {name: _copy(value) for name, value in _attributes(loader).items()}
+    yield
+    now, owners, read = _attributes(loader), dict(_owners(loader)), _BEGINNINGS.of(loader).read
+    for name, value in before.items():
+        if name not in read and name in now and not _same(value, now[name]):
+            path, _, attribute = name.rpartition(".")
+            _set(vars(owners[path]), attribute, value)
 
 
 def within(loader: Any, began: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +131,7 @@ def _is_of_data(path: str) -> bool:
 def restore(loader: Any, state: Mapping[str, Any]) -> None:
     """Let what a loader holds be as `take` told; what that does not tell of is as when it was made."""
     draws.restore(_generators(loader), state.get("generators", {}))
+    _BEGINNINGS.of(loader).read.update(state.get("read", {}))
     beginning, now = _beginning(loader), _attributes(loader)
     owners = dict(_owners(loader))
     told = {name: _read(value) for name, value in state.get("attributes", {}).items()}

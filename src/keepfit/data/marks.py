@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from keepfit import randomness
@@ -54,6 +55,17 @@ def hold(data: Any, state: Mark) -> None:
     """Put back what `held` gave."""
     if draws_order(data):
         inside.restore(data, state)
+
+
+def end_pass(data: Any, began: Mark) -> None:
+    """Note what reading has changed in a data set since `held` gave ``began``."""
+    if draws_order(data):
+        inside.end_pass(data, began)
+
+
+def as_set(data: Any) -> AbstractContextManager[None]:
+    """Leave what a script has set in a data set as it is, whatever `hold` does inside."""
+    return inside.as_set(data) if draws_order(data) else nullcontext()
 
 
 def is_hidden(data: Any) -> bool:

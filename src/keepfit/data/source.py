@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Source(ABC):
 
     def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most sources have nothing to do
         """Go to where `get_state` was called, maybe in another process, before `peek` and `begin_pass`."""
+
+    def as_set(self) -> AbstractContextManager[None]:
+        """Leave what a script may have set in the data object as it is, whatever `set_state` or `go_to` do inside."""
+        return nullcontext()
 
     def put_back(self, *batches: Any) -> None:  # noqa: B027 - most sources have nothing to do
         """Stand where the last batch has not been taken yet, as far as making it changed anything.
