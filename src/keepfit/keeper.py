@@ -160,7 +160,7 @@ class Keeper:
         """Return the places in data that a replay needs also where the state around them is not kept."""
         found = {}
         for part, source in (("source", self.feed.source), ("validation", self._validation)):
-            from_source, tensors = source_state(source, part=part)
+            from_source, tensors = source_state(source, part=part, small=True)
             if from_source is not None and not tensors:
                 found[part] = {name: value for name, value in from_source.items() if name != "marks"}
         return found

@@ -96,18 +96,21 @@ def parted(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Snapsh
     return Snapshot(result, dict(state["result"])), Snapshot(resume, dict(state["resume"]))
 
 
-def source_state(source: Any, *, part: str = "source") -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def source_state(
+    source: Any, *, part: str = "source", small: bool = False
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return what a source needs to be brought back beside its cursor: plain data and tensors ``source/…``.
 
     Args:
         source: A `keepfit.data.Source`, or None.
         part: ``"source"``, or ``"validation"`` for what a fit validates on.
+        small: Without what may be large and can be done without, for a fit whose state is not kept.
     """
     if source is None or getattr(source, "begins_anew", False):
         return None, {}
     if hasattr(source, "consumed"):
         return {"consumed": source.consumed, **source.marks(source.consumed)}, {}
-    state = source.get_state()
+    state = source.small_state() if small else source.get_state()
     if state is None:
         return None, {}
     tensors: dict[str, Any] = {}

@@ -84,6 +84,35 @@ class Growing(Shuffling):
         self.count += 1
 
 
+class Tutorial(Noisy):
+    """Puts the numbers of its samples in another order, drawn from NumPy's global generator, as tutorials have it."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__(None)
+        self.indexes = np.arange(len(self.x))
+        self.on_epoch_end()
+
+    def __getitem__(self, index: int) -> Any:
+        rows = self.indexes[10 * index : 10 * index + 10]
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self) -> None:
+        self.indexes = np.arange(len(self.x))
+        np.random.shuffle(self.indexes)
+
+
+class TutorialOfFiles(Tutorial):
+    """The same with a list of names, drawn from Python's global generator."""
+
+    def on_epoch_end(self) -> None:
+        self.names = [f"{number}.png" for number in range(len(self.x))]
+        random.shuffle(self.names)
+
+    def __getitem__(self, index: int) -> Any:
+        self.indexes = np.array([int(name.partition(".")[0]) for name in self.names])
+        return super().__getitem__(index)
+
+
 class Samples:
     """Single samples by index, with noise from a generator of its own."""
 
@@ -123,6 +152,8 @@ EXACT: dict[str, Callable[[], Any]] = {
     "shuffling": lambda: Shuffling(np.random.default_rng(3)),
     "shuffling first": lambda: ShufflingFirst(np.random.default_rng(3)),
     "growing": lambda: Growing(np.random.default_rng(3)),
+    "tutorial": Tutorial,
+    "tutorial of files": TutorialOfFiles,
     "samples": lambda: Samples(np.random.default_rng(3)),
     "global samples": lambda: GlobalSamples(None),
 }
@@ -162,7 +193,7 @@ def test_it_does_not_matter_how_often_fit_is_called(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EXACT)
-@pytest.mark.filterwarnings("ignore:Fit [23]. the position in (Shuffling|Growing):UserWarning")
+@pytest.mark.filterwarnings("ignore:Fit [23]. the position in (Shuffling|Growing|Tutorial):UserWarning")
 def test_another_process_goes_on_with_the_same_draws(kind: str, tmp_path: Path) -> None:
     """Fits that are replayed, and one that was interrupted, leave the data where it was."""
     whole = train(EXACT[kind], None, [2, 2, 1])
@@ -173,7 +204,7 @@ def test_another_process_goes_on_with_the_same_draws(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", EXACT)
-@pytest.mark.filterwarnings("ignore:Fit 3. the position in (Shuffling|Growing):UserWarning")
+@pytest.mark.filterwarnings("ignore:Fit 3. the position in (Shuffling|Growing|Tutorial):UserWarning")
 def test_fits_of_one_process_are_replayed_by_another(kind: str, tmp_path: Path) -> None:
     """A data set that has changed itself between two fits is known, though nothing has changed it in a replay."""
     whole = train(EXACT[kind], None, [1, 1, 2])
@@ -187,6 +218,18 @@ def test_what_cannot_be_brought_back_is_said(tmp_path: Path) -> None:
         train(lambda: Both(np.random.default_rng(3)), tmp_path, [3], bomb=9)
     with pytest.warns(KeepfitWarning, match="may differ, for its items are random"):
         train(lambda: Both(np.random.default_rng(3)), tmp_path, [3])
+
+
+@pytest.mark.parametrize("kind", ["tutorial", "tutorial of files"])
+@pytest.mark.filterwarnings("ignore:Fit 2. the position in Tutorial")
+def test_without_what_hooks_have_changed_the_bits_differ(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: hooks that are called again draw other numbers."""
+    whole = train(EXACT[kind], None, [1, 1])
+    train(EXACT[kind], tmp_path, [1])
+    monkeypatch.setattr("keepfit.data.attributes.put", lambda roots, values: None)
+    assert train(EXACT[kind], tmp_path, [1, 1]) != whole
 
 
 @pytest.mark.parametrize("kind", ["numpy", "samples"])

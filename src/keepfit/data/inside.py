@@ -12,14 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from keepfit.data import draws
+from keepfit.data import attributes, draws
 from keepfit.data.memory import ObjectMemory
 
-# A longer list is data.
-_MOST_ITEMS = 100_000
-_NUMBERS = (int, float)
 _NAMES = ("dataset", "sampler", "batch_sampler", "collate_fn")
 
 
@@ -69,8 +64,10 @@ def begin(loader: Any) -> None:
 
 def take(loader: Any) -> dict[str, Any]:
     """Return what has changed in a loader since it was made, and its generators, as plain data; empty if nothing."""
-    beginning, now = _beginning(loader), _attributes(loader)
-    changed = {name: _told(value) for name, value in now.items() if not _same(value, beginning.get(name))}
+    beginning, now = _beginning(loader), attributes.take(_roots(loader))
+    changed = {
+        name: attributes.told(value) for name, value in now.items() if not attributes.same(value, beginning.get(name))
+    }
     read = dict.fromkeys(sorted(_BEGINNINGS.of(loader).read), True)
     found = {"generators": draws.take(_generators(loader)), "attributes": changed, "read": read}
     return {name: value for name, value in found.items() if value}
@@ -93,13 +90,10 @@ def as_set(loader: Any) -> Iterator[None]:
 
     A script may have set them since, as it does with ``sampler.set_epoch(epoch)`` before a fit.
     """
-    before = {name: _copy(value) for name, value in _attributes(loader).items()}
+    before = attributes.copies(_roots(loader))
     yield
-    now, owners, read = _attributes(loader), dict(_owners(loader)), _BEGINNINGS.of(loader).read
-    for name, value in before.items():
-        if name not in read and name in now and not _same(value, now[name]):
-            path, _, attribute = name.rpartition(".")
-            _set(vars(owners[path]), attribute, value)
+    read = _BEGINNINGS.of(loader).read
+    attributes.put(_roots(loader), {name: value for name, value in before.items() if name not in read})
 
 
 def within(loader: Any, began: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,13 +126,8 @@ def restore(loader: Any, state: Mapping[str, Any]) -> None:
     """Let what a loader holds be as `take` told; what that does not tell of is as when it was made."""
     draws.restore(_generators(loader), state.get("generators", {}))
     _BEGINNINGS.of(loader).read.update(state.get("read", {}))
-    beginning, now = _beginning(loader), _attributes(loader)
-    owners = dict(_owners(loader))
-    told = {name: _read(value) for name, value in state.get("attributes", {}).items()}
-    for name, value in {**{name: beginning.get(name) for name in now}, **told}.items():
-        path, _, attribute = name.rpartition(".")
-        if value is not None and path in owners and not _same(value, now.get(name)):
-            _set(vars(owners[path]), attribute, value)
+    told = {name: attributes.read(value) for name, value in state.get("attributes", {}).items()}
+    attributes.put(_roots(loader), {**_beginning(loader), **told})
 
 
 def is_hidden(loader: Any, *, seeks: bool) -> bool:
@@ -155,7 +144,11 @@ def is_hidden(loader: Any, *, seeks: bool) -> bool:
 
 
 def _parts(loader: Any, *, functions: bool = True) -> Iterator[tuple[str, Any]]:
-    return draws.parts_of({name: getattr(loader, name, None) for name in _NAMES}, functions=functions)
+    return draws.parts_of(_roots(loader), functions=functions)
+
+
+def _roots(loader: Any) -> dict[str, Any]:
+    return {name: getattr(loader, name, None) for name in _NAMES}
 
 
 def _generators(part: Any) -> dict[str, Any]:
@@ -163,62 +156,11 @@ def _generators(part: Any) -> dict[str, Any]:
     return {path: inner for path, inner in found if draws.is_generator(inner)}
 
 
-def _owners(loader: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the parts whose attributes count."""
-    for path, part in _parts(loader, functions=False):
-        if hasattr(part, "__dict__") and not draws.is_generator(part):
-            yield path, part
-
-
-def _attributes(loader: Any) -> dict[str, Any]:
-    """Return the numbers, lists of numbers or texts and arrays among the attributes of a loader's parts.
-
-    No truth values: what says that a file is open must not be brought into a
-    process where it is closed.
-    """
-    found = {}
-    for path, part in _owners(loader):
-        for name, value in vars(part).items():
-            if type(value) in _NUMBERS or _is_list(value) or _is_array(value):
-                found[f"{path}.{name}"] = value
-    return found
-
-
 def _beginning(loader: Any) -> dict[str, Any]:
     known = _BEGINNINGS.of(loader)
     if known.values is None:
-        known.values = {name: _copy(value) for name, value in _attributes(loader).items()}
+        known.values = attributes.copies(_roots(loader))
     return known.values
-
-
-def _is_list(value: Any) -> bool:
-    return type(value) is list and len(value) <= _MOST_ITEMS and all(type(each) in (int, float, str) for each in value)
-
-
-def _is_array(value: Any) -> bool:
-    return type(value) is np.ndarray and value.size <= _MOST_ITEMS and value.dtype.kind in "biufc"
-
-
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, (list, np.ndarray)) else value
-
-
-def _same(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, np.ndarray):
-        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
-    return bool(one == other)
-
-
-def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
-    now = attributes.get(name)
-    if type(now) is list:
-        now[:] = value  # in place: others may hold it
-    elif isinstance(now, np.ndarray) and now.shape == value.shape and now.dtype == value.dtype and now.flags.writeable:
-        now[...] = value
-    else:
-        attributes[name] = _copy(value)
 
 
 def _is_stock(dataset: Any) -> bool:
@@ -229,19 +171,3 @@ def _is_stock(dataset: Any) -> bool:
         type(part).__module__.startswith("torch.utils.data") or isinstance(part, (list, tuple, torch.Tensor))
         for part in parts
     )
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"array": [value.dtype.str, list(value.shape), value.tobytes().hex()]}
-    return {"float": value.hex()} if isinstance(value, float) else value if isinstance(value, int) else {"list": value}
-
-
-def _read(told: Any) -> Any:
-    if not isinstance(told, Mapping):
-        return told
-    ((kind, inner),) = told.items()
-    if kind == "array":
-        dtype, shape, text = inner
-        return np.frombuffer(bytes.fromhex(text), dtype).reshape(shape).copy()
-    return float.fromhex(inner) if kind == "float" else list(inner)

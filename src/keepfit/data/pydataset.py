@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keepfit import _keras, randomness
+from keepfit.data import attributes
 from keepfit.data.checks import check_batch
 from keepfit.data.draws import generators_of, restore, take, undrawn
 from keepfit.data.memory import ObjectMemory
@@ -26,10 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Life:
-    """Epochs that a data set's hooks saw to their end, and whether one has begun."""
+    """What a data set's hooks have done.
+
+    Args:
+        epochs: Epochs that they saw to their end.
+        within: Whether one has begun.
+        changed: Paths of the attributes that they have changed.
+    """
 
     epochs: int = 0
     within: bool = False
+    changed: set[str] = field(default_factory=set)
 
 
 _LIVES = ObjectMemory(_Life)
@@ -69,7 +78,8 @@ class PyDatasetSource(BatchSource):
     As exact as ``dataset[index]`` is a function of ``index`` and of the random
     generators that the data set holds, whose states are kept. A data set
     that changes itself in its hooks is replayed by calling them as often as
-    before, unless it has ``get_state()`` and ``set_state(state)`` of its own.
+    before, and gets the numbers, lists and arrays back that they changed, unless
+    it has ``get_state()`` and ``set_state(state)`` of its own.
     Where items draw as well, or are made by workers, that is approximate.
 
     Args:
@@ -109,6 +119,7 @@ class PyDatasetSource(BatchSource):
         self._draws_from_all = False  # whether items draw from the global generators
         self._before: tuple[dict[str, Any], randomness.State] = ({}, {})
         self._replays = not self._has_state and _changes_itself(dataset)
+        self._roots = {"data": dataset}
         told_length(dataset)
         if self._replays:
             self.exactness = "replay"
@@ -151,7 +162,7 @@ class PyDatasetSource(BatchSource):
     def end_pass(self) -> None:
         """Stop the workers and call the data set's hook."""
         self.close()
-        self._dataset.on_epoch_end()
+        self._hear(self._dataset.on_epoch_end)
         self._life.within = False
         self._life.epochs += 1
 
@@ -182,6 +193,14 @@ class PyDatasetSource(BatchSource):
 
     def get_state(self) -> dict[str, Any] | None:
         """Return the data set's own state, or how many epochs its hooks saw and its generators' states, or None."""
+        state = self.small_state()
+        if self._replays and state:
+            now = attributes.take(self._roots)
+            state["changed"] = {path: _told(now[path]) for path in sorted(self._life.changed & now.keys())}
+        return state
+
+    def small_state(self) -> dict[str, Any] | None:
+        """Return `get_state` without what the hooks have changed: to call them again may give the same."""
         if self._has_state:
             return {"own": self._dataset.get_state()}
         state: dict[str, Any] = {}
@@ -192,7 +211,7 @@ class PyDatasetSource(BatchSource):
         return state or None
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Give the data set its state; else call its hooks for epochs that it has not seen, and set its generators."""
+        """Give the data set its state; else call its hooks for epochs not seen, and set what they changed."""
         if "own" in state:
             self._dataset.set_state(state["own"])
             return
@@ -201,6 +220,9 @@ class PyDatasetSource(BatchSource):
         if state.get("within") and not self._life.within:
             self._begin()  # what its hook draws, it has drawn
         randomness.restore(before)
+        changed = {path: _read(value) for path, value in state.get("changed", {}).items()}
+        self._life.changed |= changed.keys()
+        attributes.put(self._roots, changed)
         restore(self._generators, state.get("generators", {}))
 
     def _see_epochs(self, epochs: int) -> None:
@@ -228,8 +250,17 @@ class PyDatasetSource(BatchSource):
         return workers if workers > 1 or (workers > 0 and self._dataset.use_multiprocessing) else 0
 
     def _begin(self) -> None:
-        self._dataset.on_epoch_begin()
+        self._hear(self._dataset.on_epoch_begin)
         self._life.within = True
+
+    def _hear(self, hook: Callable[[], Any]) -> None:
+        """Call a hook, and note what it changes."""
+        if not self._replays:
+            hook()
+            return
+        before = attributes.copies(self._roots)
+        hook()
+        self._life.changed |= attributes.changed(before, attributes.take(self._roots))
 
     def _count(self) -> None:
         count = self._dataset.num_batches
@@ -294,6 +325,15 @@ class PyDatasetSource(BatchSource):
 
     def _overrides(self, hook: str) -> bool:
         return getattr(type(self._dataset), hook) is not getattr(keras.utils.PyDataset, hook)
+
+
+def _told(value: Any) -> Any:
+    """Return an array as it is, anything else as text: a list would be taken apart."""
+    return value if isinstance(value, np.ndarray) else json.dumps(attributes.told(value))
+
+
+def _read(told: Any) -> Any:
+    return attributes.read(json.loads(told)) if isinstance(told, str) else told
 
 
 def _described(batch: Any) -> str:

@@ -60,6 +60,10 @@ class Source(ABC):
         """Return what `set_state` needs beside the cursor, as plain data and arrays; None if nothing."""
         return None
 
+    def small_state(self) -> Any:
+        """Return of `get_state` what is to be kept for long, where it can do without the rest."""
+        return self.get_state()
+
     def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most sources have nothing to do
         """Go to where `get_state` was called, maybe in another process, before `peek` and `begin_pass`."""
 
