@@ -113,7 +113,7 @@ class PyDatasetSource(BatchSource):
         self._ahead: Prefetch | None = None
         self._coming: tuple[int, int] | None = None  # pass and index of the next item
         self._left = steps_per_epoch
-        self._begun_by_peek = False
+        self._is_begun = False  # whether what `begin_pass` is to begin has begun
         self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
         self._generators = {} if self._has_state else generators_of(dataset)
         self._draws_from_all = False  # whether items draw from the global generators
@@ -131,7 +131,7 @@ class PyDatasetSource(BatchSource):
             if self._overrides("on_epoch_begin") and not self._life.within:
                 # Keras too begins the epoch before its first look; `begin_pass` then does not begin it again.
                 self._begin()
-                self._begun_by_peek = True
+                self._is_begun = True
             # A look must leave no trace, or it would matter how often `fit` is called.
             with undrawn(self._generators) as drawn:
                 batch = self._finished(self._dataset[0])
@@ -151,11 +151,11 @@ class PyDatasetSource(BatchSource):
         """Call the data set's hook, unless this epoch has begun already."""
         if not self._life.within:
             self._begin()
-        elif not (resumed or self._begun_by_peek):
+        elif not (resumed or self._is_begun):
             # The epoch before was left by an exception or a stop: its end is made up for.
             self.end_pass()
             self._begin()
-        self._begun_by_peek = False
+        self._is_begun = False
         self._left = self._steps
         self._count()
 
@@ -219,6 +219,7 @@ class PyDatasetSource(BatchSource):
         self._see_epochs(int(state.get("epochs", self._life.epochs)))
         if state.get("within") and not self._life.within:
             self._begin()  # what its hook draws, it has drawn
+            self._is_begun = True
         randomness.restore(before)
         changed = {path: _read(value) for path, value in state.get("changed", {}).items()}
         self._life.changed |= changed.keys()
