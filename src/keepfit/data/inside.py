@@ -127,7 +127,9 @@ def restore(loader: Any, state: Mapping[str, Any]) -> None:
     draws.restore(_generators(loader), state.get("generators", {}))
     _BEGINNINGS.of(loader).read.update(state.get("read", {}))
     told = {name: attributes.read(value) for name, value in state.get("attributes", {}).items()}
-    attributes.put(_roots(loader), {**_beginning(loader), **told})
+    now = attributes.take(_roots(loader))
+    made = {name: value for name, value in _beginning(loader).items() if name in now}
+    attributes.put(_roots(loader), {**made, **told})
 
 
 def is_hidden(loader: Any, *, seeks: bool) -> bool:
