@@ -67,6 +67,25 @@ def test_an_error_says_more_than_ctrl_c() -> None:
         work()
 
 
+def test_sigterm_takes_effect_whatever_was_raised() -> None:
+    """The process was asked to end, and ends."""
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(number)
+
+    def work() -> None:
+        with Interrupts():
+            signal.raise_signal(signal.SIGTERM)
+            raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(SystemExit):
+            work()
+    finally:
+        assert signal.signal(signal.SIGTERM, before) is leave
+
+
 def test_second_ctrl_c_raises_at_once() -> None:
     """And leaves the handlers as they were."""
     before, done = handlers(), []

@@ -65,11 +65,9 @@ def begin(loader: Any) -> None:
 def take(loader: Any) -> dict[str, Any]:
     """Return what has changed in a loader since it was made, and its generators, as plain data; empty if nothing."""
     beginning, now = _beginning(loader), attributes.take(_roots(loader))
-    changed = {
-        name: attributes.told(value) for name, value in now.items() if not attributes.same(value, beginning.get(name))
-    }
+    changed = {name: attributes.told(now[name]) for name in sorted(now.keys() & attributes.changed(beginning, now))}
     read = dict.fromkeys(sorted(_BEGINNINGS.of(loader).read), True)
-    found = {"generators": draws.take(_generators(loader)), "attributes": changed, "read": read}
+    found = {"generators": draws.take(draws.generators_of(_roots(loader))), "attributes": changed, "read": read}
     return {name: value for name, value in found.items() if value}
 
 
@@ -81,7 +79,7 @@ def end_pass(loader: Any, began: Mapping[str, Any]) -> None:
         began: What `take` gave when the pass began.
     """
     before, now = began.get("attributes", {}), take(loader).get("attributes", {})
-    _BEGINNINGS.of(loader).read.update(name for name in {**before, **now} if before.get(name) != now.get(name))
+    _BEGINNINGS.of(loader).read.update(attributes.changed(before, now))
 
 
 @contextmanager
@@ -124,7 +122,7 @@ def _is_of_data(path: str) -> bool:
 
 def restore(loader: Any, state: Mapping[str, Any]) -> None:
     """Let what a loader holds be as `take` told; what that does not tell of is as when it was made."""
-    draws.restore(_generators(loader), state.get("generators", {}))
+    draws.restore(draws.generators_of(_roots(loader)), state.get("generators", {}))
     _BEGINNINGS.of(loader).read.update(state.get("read", {}))
     told = {name: attributes.read(value) for name, value in state.get("attributes", {}).items()}
     now = attributes.take(_roots(loader))
@@ -140,22 +138,17 @@ def is_hidden(loader: Any, *, seeks: bool) -> bool:
         seeks: Whether it goes on inside a pass without reading what came before.
     """
     if loader.num_workers:  # copies of the data set, at work in other processes
-        goes_on = loader.persistent_workers or (seeks and bool(_generators(loader.dataset)))
+        goes_on = loader.persistent_workers or (seeks and bool(draws.generators_of(loader.dataset)))
         return bool(goes_on) and not _is_stock(loader.dataset)
     return any(hasattr(part, "__next__") for _, part in _parts(loader))
 
 
-def _parts(loader: Any, *, functions: bool = True) -> Iterator[tuple[str, Any]]:
-    return draws.parts_of(_roots(loader), functions=functions)
+def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
+    return draws.parts_of(_roots(loader))
 
 
 def _roots(loader: Any) -> dict[str, Any]:
     return {name: getattr(loader, name, None) for name in _NAMES}
-
-
-def _generators(part: Any) -> dict[str, Any]:
-    found = _parts(part) if is_loader(part) else draws.parts_of(part)
-    return {path: inner for path, inner in found if draws.is_generator(inner)}
 
 
 def _beginning(loader: Any) -> dict[str, Any]:
