@@ -29,13 +29,23 @@ def look(model: Any, ground: Ground, batch: Any, *, plan: str | None) -> Plan:
 
     Raises:
         InvalidData: The model cannot take the data, and what is wrong with it is known; else what Keras says.
+            Data in batches has none in the first one.
     """
     if isinstance(ground.validation, IndexedSource):
         held = ground.validation.peek()
         with explained(model, held, "the validation data"):
             ground.validation_engine.prepare(held, plan=plan, verb="test")
+    if not isinstance(ground.source, IndexedSource):
+        _refuse_empty(batch, "the first batch")
     with explained(model, batch, "the first batch"):
         return ground.engine.prepare(batch, plan=plan)
+
+
+def _refuse_empty(batch: Any, name: str) -> None:
+    """Refuse a batch without samples on every backend: Keras trains on one on TensorFlow, and fails on the others."""
+    leaves = named_leaves(**{name: batch})
+    if leaves and all(getattr(leaf, "shape", ()) for _, leaf in leaves) and 0 in {leaf.shape[0] for _, leaf in leaves}:
+        check_lengths(leaves)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import math
 import sys
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,10 +73,15 @@ class Held(ABC):
 
     @classmethod
     @abstractmethod
-    def now(cls, variables: Sequence[Any], last: Sequence[Held | None]) -> list[Held]:
+    def now(
+        cls, variables: Sequence[Any], last: Sequence[Held | None], tensors: Sequence[Any] | None = None
+    ) -> list[Held]:
         """Return what variables hold: the last that was read of each where that is still so.
 
-        The last of another shape is what a variable held that is gone and had the same id.
+        Args:
+            variables: The variables.
+            last: Of each. One of another shape is what a variable held that is gone and had the same id.
+            tensors: What `tensors_of` gives of them, where somebody has it.
         """
 
     @abstractmethod
@@ -113,21 +118,24 @@ class HeldTensorFlow(Held):
         raw_ops.AssignVariableOp(resource=_keras.value(variable).handle, value=tensor)
 
     @classmethod
-    def now(cls, variables: Sequence[Any], last: Sequence[Held | None]) -> list[Held]:
+    def now(
+        cls, variables: Sequence[Any], last: Sequence[Held | None], tensors: Sequence[Any] | None = None
+    ) -> list[Held]:
         """Read all variables at once, whether they have changed or not."""
+        read = cls.tensors_of(variables) if tensors is None else tensors
         return [
             cls._now(variable, tensor, before)  # type: ignore[arg-type]
-            for variable, tensor, before in zip(variables, cls.tensors_of(variables), last, strict=True)
+            for variable, tensor, before in zip(variables, read, last, strict=True)
         ]
 
     @classmethod
     def _now(cls, variable: Any, tensor: Any, before: HeldTensorFlow | None) -> HeldTensorFlow:
         if before is None:
             return cls(tensor, variable)
-        host = _host_of(tensor)
-        if not before._is_like(host):
+        host, mine = _host_of(tensor), before.host()
+        if host.shape != mine.shape or host.dtype != mine.dtype:
             return cls(tensor, variable)
-        if before._is_same(host):
+        if _is_same(host, mine):
             return before
         found = cls(tensor, variable, like=before)
         found._host = host
@@ -135,21 +143,8 @@ class HeldTensorFlow(Held):
 
     def is_in(self, variable: Any) -> bool:
         """Compare buffers and bits."""
-        now = _host_of(self.tensors_of([variable])[0])
-        return self._is_like(now) and self._is_same(now)
-
-    def _is_like(self, now: NDArray[Any]) -> bool:
-        mine = self.host()
-        return now.shape == mine.shape and now.dtype == mine.dtype
-
-    def _is_same(self, now: NDArray[Any]) -> bool:
-        mine = self.host()
-        if now.nbytes <= _HEAD:
-            return now.tobytes() == mine.tobytes()
-        if _head(now) != _head(mine):
-            return False
-        # A buffer that is held here is neither freed nor overwritten.
-        return now.__array_interface__ == mine.__array_interface__ or _same(now, mine)
+        now, mine = _host_of(self.tensors_of([variable])[0]), self.host()
+        return now.shape == mine.shape and now.dtype == mine.dtype and _is_same(now, mine)
 
     def host(self) -> NDArray[Any]:
         """Return the tensor's own memory where it lies on the host."""
@@ -177,8 +172,11 @@ class HeldTorch(Held):
         return [_keras.value(variable).detach().clone() for variable in variables]
 
     @classmethod
-    def now(cls, variables: Sequence[Any], last: Sequence[Held | None]) -> list[Held]:
+    def now(
+        cls, variables: Sequence[Any], last: Sequence[Held | None], tensors: Sequence[Any] | None = None
+    ) -> list[Held]:
         """Copy the parameters that have changed."""
+        assert tensors is None
         return [cls._now(variable, before) for variable, before in zip(variables, last, strict=True)]  # type: ignore[arg-type]
 
     @classmethod
@@ -212,12 +210,11 @@ class HeldTorch(Held):
     def host(self) -> NDArray[Any]:
         """Copy from the device where it must; dtypes that PyTorch does not give to NumPy go by their bytes."""
         tensor = self.tensor.cpu().contiguous()
-        if str(self.dtype) in _UNKNOWN_TO_NUMPY:
+        if _is_unknown_to_numpy(self.dtype):
             return np.asarray(_bytes_of(tensor).numpy()).view(self.dtype).reshape(self.shape)
         return np.asarray(tensor.numpy())
 
 
-_UNKNOWN_TO_NUMPY = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 _KINDS: dict[str, type[Held]] = {"tensorflow": HeldTensorFlow, "torch": HeldTorch}
 _KIND = _KINDS.get(keras.backend.backend())
 _PIECE = 1 << 16
@@ -232,13 +229,18 @@ def value(variable: Any) -> Any:
     return values([variable])[0]
 
 
-def values(variables: Sequence[Any]) -> list[Any]:
-    """Return what `value` does of each variable; to look at many at once takes less time."""
+def values(variables: Sequence[Any], tensors: Sequence[Any] | None = None) -> list[Any]:
+    """Return what `value` does of each variable; to look at many at once takes less time.
+
+    Args:
+        variables: The variables.
+        tensors: What they hold as the backend's tensors, where somebody has read them already; nobody changes these.
+    """
     if _KIND is None:
         return [_keras.value(variable) for variable in variables]
     keys = [id(variable) for variable in variables]
     last = [_last.get(key) for key in keys]
-    found = _KIND.now(variables, last)
+    found = _KIND.now(variables, last, tensors)
     for key, before, now in zip(keys, last, found, strict=True):
         if now is not before:
             _last[key] = now
@@ -282,6 +284,10 @@ class Known:
 
     def __init__(self) -> None:
         self._held: dict[int, Held] | None = None
+        # Variable -> tensor that a program returned of it.
+        self._seen: dict[int, Any] = {}
+        # What is known of these variables is yet to be written.
+        self._later: list[tuple[Any, Held]] = []
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -290,12 +296,37 @@ class Known:
         try:
             yield
         finally:
+            self.forget()
             self._held = None
 
     def forget(self) -> None:
         """Look anew: variables may have been written."""
+        self._write_later()
+        self._clear()
+
+    def hand_over(self, begins: Mapping[int, Any]) -> bool:
+        """Forget, as a program is about to write; return whether it is to write first what `set_later` left.
+
+        Where it is, that counts as written from `saw` on: if the program fails, `forget` writes it.
+
+        Args:
+            begins: Id of a variable -> the array that the program can give it; others are written here.
+        """
+        if any(begins.get(id(variable)) is not array for variable, array in self._later):
+            self._write_later()
+        self._clear()
+        return bool(self._later)
+
+    def saw(self, variables: Sequence[Any], tensors: Sequence[Any]) -> None:
+        """Take what a program returned of the variables after it had written them: the next look need not read.
+
+        Args:
+            variables: Variables of TensorFlow.
+            tensors: What they hold now, which nobody changes.
+        """
+        self._later = []
         if self._held is not None:
-            self._held = {}
+            self._seen = dict(zip(map(id, variables), tensors, strict=True))
 
     def look(self, variables: Sequence[Any]) -> None:
         """Look at all that will be asked for soon, at once; where nothing is known for long, do nothing."""
@@ -313,11 +344,51 @@ class Known:
             return values(variables)
         new = [variable for variable in variables if id(variable) not in held]
         if new:
-            held.update(zip(map(id, new), values(new), strict=True))
+            held.update(zip(map(id, new), values(new, self._seen_of(new)), strict=True))
         return [held[id(variable)] for variable in variables]
+
+    def _seen_of(self, variables: Sequence[Any]) -> list[Any] | None:
+        """Return what a program returned of the variables, None where it did not return all."""
+        seen = self._seen
+        if not seen:
+            return None
+        found = [seen.get(id(variable)) for variable in variables]
+        return None if any(tensor is None for tensor in found) else found
+
+    def set_later(self, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
+        """Do as `set_value` does for each, but leave it to the next program to write what is not there yet.
+
+        To write one variable by itself takes as long as many operations of a program. `hand_over` says to a program
+        that it is to write them; else `forget` does, which is called before others look at variables.
+        """
+        held = self._held
+        if held is None:
+            for variable, array in zip(variables, arrays, strict=True):
+                set_value(variable, array)
+            return
+        self._write_later()
+        before = self.values(variables)
+        self._later = [
+            (variable, array)
+            for variable, array, known in zip(variables, arrays, before, strict=True)
+            if known is not array
+        ]
+        held.update((id(variable), array) for variable, array in self._later)
+
+    def _write_later(self) -> None:
+        for variable, array in self._later:
+            array.put(variable)
+            _last[id(variable)] = array
+        self._later = []
+
+    def _clear(self) -> None:
+        if self._held is not None:
+            self._held = {}
+        self._seen = {}
 
     def set_value(self, variable: Any, array: Any) -> None:
         """Let a variable hold what `value` gave of it, and know it."""
+        self._write_later()
         held = self._held
         if held is None:
             set_value(variable, array)
@@ -335,7 +406,7 @@ class Known:
         assert _KIND is not None
         held = self._held or {}
         new = [variable for variable in variables if id(variable) not in held]
-        read = iter(_KIND.tensors_of(new)) if new else iter(())
+        read = iter(self._seen_of(new) or _KIND.tensors_of(new)) if new else iter(())
         return [(each, held[id(each)].tensor if id(each) in held else next(read)) for each in variables]
 
     def put_back(self, tensors: Iterable[tuple[Any, Any]]) -> None:
@@ -391,6 +462,16 @@ def _host_of(tensor: Any) -> NDArray[Any]:
         return np.asarray(tensor.numpy())
 
 
+def _is_same(now: NDArray[Any], mine: NDArray[Any]) -> bool:
+    """Compare the bits of two arrays of one shape and dtype, of which the second is held here."""
+    if now.nbytes <= _HEAD:
+        return now.tobytes() == mine.tobytes()
+    if _head(now) != _head(mine):
+        return False
+    # A buffer that is held here is neither freed nor overwritten.
+    return now.__array_interface__ == mine.__array_interface__ or _same(now, mine)
+
+
 def _head(array: NDArray[Any]) -> bytes:
     return array.reshape(-1)[: _HEAD // array.itemsize].tobytes()
 
@@ -402,6 +483,12 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
         np.array_equal(first[start : start + _PIECE], second[start : start + _PIECE])
         for start in range(0, len(first), _PIECE)
     )
+
+
+@functools.cache
+def _is_unknown_to_numpy(dtype: np.dtype[Any]) -> bool:
+    """Return whether PyTorch has the dtype and does not give it to NumPy; to ask for a dtype's name takes a while."""
+    return str(dtype) in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 def _bits_of(tensor: Any) -> Any:

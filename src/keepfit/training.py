@@ -101,7 +101,7 @@ class Training:
         feed = Feed(
             ground.source, cursor=cursor, steps_per_epoch=self.request.steps_per_epoch, most_steps=engine.most_steps
         )
-        approximate = [*engine.inexact(batch), *self._bring(point, resumed=resumed)]
+        approximate = [*engine.inexact(), *self._bring(point, resumed=resumed)]
         for text in approximate:
             run.say_once(text, f"Fit {record.number}: {text}.", kind="approximate", fit=record.number)
         # On a resume the plan was asked for by the record; why it was chosen is what the record says.

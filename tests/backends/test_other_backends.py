@@ -30,6 +30,7 @@ SUITES = {
         "behaviour/test_evaluations.py",
         "behaviour/test_many_fits.py",
         "behaviour/test_measured_facts.py",
+        "behaviour/test_bad_calls.py",
         # What else is in files that are not whole depends on no backend, or takes long: run whole before a release.
         "behaviour/test_loaders.py::test_loader_goes_on_in_the_next_fit_and_in_the_next_process",
     ),

@@ -84,7 +84,10 @@ DOES_NOT_FIT: dict[str, tuple[Given, str]] = {
     "width": (lambda x, y: {"x": x[:, :3]}, "expected axis -1 of input shape to have value 6"),
     "structure of x": (lambda x, y: {"x": {"a": x}}, "doesn't match the expected structure"),
     "structure of y": (lambda x, y: {"y": (y, y)}, "different structures"),
-    "weights": (lambda x, y: {"sample_weight": np.ones((70, 3, 2))}, "Incompatible shapes"),
+    "weights": (
+        lambda x, y: {"sample_weight": np.ones((70, 3, 2))},
+        "Incompatible shapes|Dimensions must be equal|size of tensor a",  # as each backend says it
+    ),
 }
 
 
@@ -93,7 +96,7 @@ def test_data_that_does_not_fit_the_model_changes_nothing(plan: str | None, tmp_
     """Keras's own error comes through, and neither model nor journal knows of the call."""
     run, x, y = begun(tmp_path / "run", plan=plan)
     for given, words in DOES_NOT_FIT.values():
-        with unchanged(run), pytest.raises(ValueError, match=words):
+        with unchanged(run), pytest.raises((ValueError, RuntimeError), match=words):
             run.fit(**{"x": x, "y": y, "verbose": 0, **given(x, y)})
     train(run, x, y)
     assert plan is not None or differing(two_fits(), state_bits(run.model)) == []

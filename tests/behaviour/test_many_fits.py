@@ -168,7 +168,7 @@ def programs_made(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         from keepfit.engine import tensorflow
 
         monkeypatch.setattr(tensorflow, "_Step", counted(tensorflow._Step))
-        monkeypatch.setattr(tensorflow, "_loop_of", counted(tensorflow._loop_of))
+        monkeypatch.setattr(tensorflow, "_Loop", counted(tensorflow._Loop))
     return made
 
 

@@ -104,6 +104,47 @@ def test_a_large_state_that_is_half_written_comes_back_from_the_checkpoint(monke
     assert differing(state_bits(model), state_bits(whole)) == []
 
 
+class FailsOnce(keras.layers.Layer):
+    """Raises in the first step of the second epoch of three steps, once."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self._calls = 0 if fails else 4
+
+    def call(self, x: Any) -> Any:
+        y = tf.py_function(self._count, [x], x.dtype)
+        y.set_shape(x.shape)
+        return y
+
+    def _count(self, x: Any) -> Any:
+        self._calls += 1
+        if self._calls == 4:
+            raise RuntimeError("no more today")
+        return tf.identity(x)
+
+
+@pytest.mark.parametrize("plan", ["fused", "stepwise"])
+def test_an_epoch_whose_first_step_fails_goes_on_with_metrics_that_begin_anew(plan: str) -> None:
+    """That a program is to begin the metrics is not lost where it fails: the same call ends the fit as if whole."""
+    x, y = regression_data()
+    told = []
+    for fails in (False, True):
+        keras.utils.set_random_seed(5)
+        model = keras.Sequential([keras.Input((6,)), FailsOnce(fails), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
+        with keepfit.Run(model, plan=plan) as run:
+            # The metrics of the first fit begin as Keras begins them.
+            given = {"batch_size": 7, "epochs": 3, "shuffle": False, "verbose": 0}
+            if fails:
+                with pytest.raises(tf.errors.OpError, match="no more today"):
+                    run.fit(x[:21], y[:21], **given)
+                assert all(np.all(np.asarray(v) == 0) for v in held.values(model.metrics_variables))
+            told.append(run.fit(x[:21], y[:21], **given).history)
+            told.append(state_bits(model))
+    assert told[0] == told[2]
+    assert differing(told[1], told[3]) == []
+
+
 @pytest.mark.parametrize("name", ["plain_dense", "dropout_batch_norm", "mixed_precision", "gradient_accumulation"])
 @pytest.mark.parametrize("plan", ["fused", "stepwise"])
 def test_cutting_changes_no_bit_under_xla(name: str, plan: str) -> None:

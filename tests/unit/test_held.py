@@ -86,3 +86,58 @@ def test_a_known_value_is_written_only_where_another_is_held() -> None:
         known.set_value(variable, one)
         assert np.array_equal(keras.ops.convert_to_numpy(variable), np.ones(3))
     assert held.value(variable) is one
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="an array of JAX is written at once")
+@pytest.mark.parametrize("written_by", ["forget", "set_value", "the end", "another program", "a program that fails"])
+def test_what_is_to_be_written_later_is_there_before_anybody_looks(written_by: str) -> None:
+    """What is left to a program is known at once, and written by whoever comes first."""
+    variable, other = (keras.Variable(np.zeros(3, "float32")) for _ in range(2))
+    begin = held.value(variable)
+    variable.assign(np.ones(3))
+    known = held.Known()
+    with known.undisturbed():
+        known.set_later([variable], [begin])
+        assert known.value(variable) is begin
+        assert np.array_equal(keras.ops.convert_to_numpy(variable), np.ones(3))
+        if written_by == "forget":
+            known.forget()
+        elif written_by == "set_value":
+            known.set_value(other, held.value(other))
+        elif written_by == "another program":
+            assert not known.hand_over({id(other): begin})
+        elif written_by == "a program that fails":
+            assert known.hand_over({id(variable): begin})
+            assert np.array_equal(keras.ops.convert_to_numpy(variable), np.ones(3))
+            known.forget()
+        if written_by != "the end":
+            assert np.array_equal(keras.ops.convert_to_numpy(variable), np.zeros(3))
+    assert np.array_equal(keras.ops.convert_to_numpy(variable), np.zeros(3))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only programs of TensorFlow return what they wrote")
+def test_what_a_program_wrote_is_not_written_again_and_is_known_without_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From then on a variable holds what the program says, until somebody else may have written."""
+    import tensorflow as tf
+
+    variable: Any = keras.Variable(np.zeros(3, "float32"))
+    begin = held.value(variable)
+    variable.assign(np.ones(3))
+    known = held.Known()
+    with known.undisturbed():
+        known.set_later([variable], [begin])
+        assert known.hand_over({id(variable): begin})
+        variable.assign(np.full(3, 2.0))
+        known.saw([variable], [tf.constant([2.0, 2.0, 2.0])])
+        with monkeypatch.context() as patched:
+            patched.setattr(held, "read_variables", None)
+            now = known.value(variable)
+        assert np.array_equal(np.asarray(now), np.full(3, 2.0))
+        known.forget()
+        assert known.value(variable) is now
+        variable.assign(np.full(3, 4.0))
+        known.forget()
+        assert np.array_equal(np.asarray(known.value(variable)), np.full(3, 4.0))
+    assert np.array_equal(keras.ops.convert_to_numpy(variable), np.full(3, 4.0))

@@ -111,16 +111,19 @@ class Engine(ABC):
     def reset_metrics(self) -> None:
         """Begin the metrics anew; for Keras's own, whose beginning is always the same, with the values of last time."""
         found = self.variables
-        known, values = self._metrics_begin
-        if known is found and values:
-            for variable, value in zip(found.metrics, values, strict=True):
-                found.known.set_value(variable, value)
+        if begins := self.metrics_begin():
+            found.known.set_later(*zip(*begins, strict=True))
             return
         self.model.reset_metrics()
         found.known.forget()
         if _keras.has_stock_metrics(self.model):
             # A training step does not overwrite metrics in place, so that the values stay what they are.
             self._metrics_begin = (found, found.known.values(found.metrics))
+
+    def metrics_begin(self) -> list[tuple[Any, Any]]:
+        """Return the variables of metrics, each with what it begins an epoch with; none where that is not known."""
+        known, values = self._metrics_begin
+        return list(zip(known.metrics, values, strict=True)) if known is not None and known is self.variables else []
 
     @abstractmethod
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
@@ -132,9 +135,8 @@ class Engine(ABC):
             verb: Which step will run, ``"train"`` or ``"test"``: the other one may not take such batches.
         """
 
-    def inexact(self, batch: Any) -> list[str]:
-        """Return what a training step on batches like this one does that no checkpoint can hold, a sentence each."""
-        del batch
+    def inexact(self) -> list[str]:
+        """Return what a training step, as it was last prepared, does that no checkpoint can hold, a sentence each."""
         return []
 
     @abstractmethod

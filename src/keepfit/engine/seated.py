@@ -84,10 +84,10 @@ class SeatedEngine(Engine):
         with self._seated():
             return self._inner.prepare(batch, plan=plan, verb=verb)
 
-    def inexact(self, batch: Any) -> list[str]:
+    def inexact(self) -> list[str]:
         """Return what a step does that no checkpoint can hold."""
         with self._seated():
-            return self._inner.inexact(batch)
+            return self._inner.inexact()
 
     def most_steps(self, batch: Any) -> int:
         """Return how many batches like this one a block may hold."""

@@ -6,7 +6,7 @@ import functools
 import os
 import platform
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -85,6 +85,7 @@ class TensorFlowEngine(Engine):
         self._on_device: list[tuple[Any, Any]] = []
         self._key: ProgramKey | None = None
         self._kind = "stepwise"
+        self._spec: Spec | None = None  # of the batches that were prepared for
         self._kept: OrderedDict[ProgramKey, dict[Any, Any]] = OrderedDict()
         self._programs: dict[Any, Any] = {}
         self._is_large = False
@@ -131,20 +132,21 @@ class TensorFlowEngine(Engine):
             self._heeds_writer = False
 
     def prepare(self, batch: Any, *, plan: str | None = None, verb: str = "train") -> Plan:
-        """Choose between one step a dispatch and many."""
-        del verb
+        """Choose between one step a dispatch and many; trace the step, which says what the model cannot take."""
         self._heeds_writer = False
         self._kind, reason = self._choose(batch, plan)
+        if self._kind != "eager":
+            self._spec = Spec(nested.map_structure(_typed, batch))
+            self._step(verb, self._spec)
         return Plan(self._kind, reason, _facts())
 
-    def inexact(self, batch: Any) -> list[str]:
+    def inexact(self) -> list[str]:
         """Return what a traced training step draws from or writes to that no checkpoint can hold."""
-        if self._kind == "eager":
+        if self._kind == "eager" or self._spec is None:
             return []
-        spec = Spec(nested.map_structure(_typed, batch))
-        key = ("inexact", spec)
+        key = ("inexact", self._spec)
         if key not in self._programs:
-            self._programs[key] = self._inexact(self._step("train", spec))
+            self._programs[key] = self._inexact(self._step("train", self._spec))
         return list(self._programs[key])
 
     def _inexact(self, step: _Step) -> list[str]:
@@ -232,13 +234,15 @@ class TensorFlowEngine(Engine):
                 self._programs.clear()
 
     def _run(self, name: str, block: Block) -> Outcome:
-        self.variables.known.forget()
         if not self._heeds_writer:
             self._heed_writer()
         if self._kind == "fused":
             data = self._stack(block)
-            logs, bad = self._loop(name, data)(*leaves_of(data), _count(block.count))
+            loop, known = self._loop(name, data), self.variables.known
+            logs, bad, left = loop.call(*leaves_of(data), _count(block.count), _flag(known.hand_over(loop.begins)))
+            known.saw(loop.returned, left)
             return TensorFlowOutcome(logs, bad, block.count)
+        self.variables.known.forget()
         logs, finite = {}, []
         for batch in self._batches(block):
             logs, is_finite = self._eager(name, batch) if self._kind == "eager" else self._called(name, batch)
@@ -269,15 +273,23 @@ class TensorFlowEngine(Engine):
         if self._key is not None:
             self._kept.pop(self._key, None)
         self._key = key
+        self.variables.known.forget()
         self.variables = variables_of(self.model)
 
-    def _loop(self, name: str, data: Any) -> Callable[..., Any]:
+    def _loop(self, name: str, data: Any) -> _Loop:
         """Return a program whose number of steps is an argument, so that cutting training changes no bit."""
         key = ("loop", name, Spec(data))
         if key not in self._programs:
             one = Spec(nested.map_structure(lambda leaf: None if leaf is None else leaf[0], data))
-            self._programs[key] = _loop_of(self._step(name, one), Spec(data), compiled=self.model.jit_compile)
-        return self._programs[key]  # type: ignore[no-any-return]
+            step = self._step(name, one)
+            # Those of a large state are looked at once in a long while, and a program is called often.
+            variables = self.variables if name == "train" and not self._is_large else None
+            begins = self.metrics_begin() if variables is not None else []
+            self._programs[key] = _Loop(
+                step, Spec(data), compiled=bool(self.model.jit_compile), variables=variables, begins=begins
+            )
+        found: _Loop = self._programs[key]
+        return found
 
     # Values in and out of the model's variables
 
@@ -382,34 +394,73 @@ class _Step:
         return graph.operations(self.function)
 
 
-def _loop_of(step: _Step, spec: Spec, *, compiled: bool) -> Callable[..., Any]:
-    """Return a function of stacked batches and a number of steps: the last logs, and the first step that failed."""
-    logs_type, _ = step.function.structured_outputs
-    types = tf.nest.flatten(logs_type)
+class _Loop:
+    """A program of stacked batches and a number of steps: the last logs, and the first step that failed.
 
-    def run(*arguments: Any) -> Any:
-        *data, count = arguments
+    Args:
+        step: The step that it runs.
+        spec: Of the stacked batches.
+        compiled: Whether the model asks for XLA.
+        variables: Those that the program may write or return beside what the step does with them, which takes less
+            time than to do so before and after it; None for none.
+        begins: Metrics of these, each with the value that it begins an epoch with.
 
-        def body(index: Any, bad: Any, *_: Any) -> Any:
-            logs, finite = step.function(*[leaf[index] for leaf in data])
-            failed = tf.logical_and(bad < 0, tf.logical_not(finite))
-            return index + 1, tf.where(failed, index, bad), *tf.nest.flatten(logs)
+    Attributes:
+        returned: Variables whose values after the last step it returns: none on devices, where a variable's tensor
+            may have to be copied for it, and none where XLA compiles the loop.
+        begins: Id of a metric -> the value that it is given first, where the program is called so.
+    """
 
-        zeros = [tf.zeros([extent or 0 for extent in each.shape], each.dtype) for each in types]
-        start = (tf.constant(0), tf.constant(-1), *zeros)
-        shapes = (tf.TensorShape([]), tf.TensorShape([]), *[each.shape for each in types])
-        _, bad, *logs = tf.while_loop(lambda index, *_: index < count, body, start, shapes)
-        return tf.nest.pack_sequence_as(logs_type, logs), bad
+    def __init__(
+        self,
+        step: _Step,
+        spec: Spec,
+        *,
+        compiled: bool,
+        variables: Variables | None,
+        begins: list[tuple[Any, Any]],
+    ) -> None:
+        logs_type, _ = step.function.structured_outputs
+        types = tf.nest.flatten(logs_type)
+        # Of a loop that XLA compiles nothing is left to call from step to step.
+        whole = compiled and _is_on_cpu() and not graph.is_slow_in_compiled_loop(step.operations)
+        if whole or variables is None or not _is_on_cpu():
+            self.returned, begins = [], []
+        else:
+            self.returned = variables.all()
+        self.begins = {id(variable): value for variable, value in begins}
+        left = [_keras.value(variable) for variable in self.returned]
+        first = [(_keras.value(variable), value.host()) for variable, value in begins]
 
-    # Of a loop that XLA compiles nothing is left to call from step to step.
-    whole = compiled and _is_on_cpu() and not graph.is_slow_in_compiled_loop(step.operations)
-    traced = tf.function(run, jit_compile=whole, autograph=False)
-    return graph.call_of(traced.get_concrete_function(*spec.types, tf.TensorSpec([], tf.int32)))
+        def run(*arguments: Any) -> Any:
+            *data, count, begin = arguments
+            for variable, value in first:
+                variable.assign(tf.where(begin, value, variable))
+
+            def body(index: Any, bad: Any, *_: Any) -> Any:
+                logs, finite = step.function(*[leaf[index] for leaf in data])
+                failed = tf.logical_and(bad < 0, tf.logical_not(finite))
+                return index + 1, tf.where(failed, index, bad), *tf.nest.flatten(logs)
+
+            zeros = [tf.zeros([extent or 0 for extent in each.shape], each.dtype) for each in types]
+            start = (tf.constant(0), tf.constant(-1), *zeros)
+            shapes = (tf.TensorShape([]), tf.TensorShape([]), *[each.shape for each in types])
+            _, bad, *logs = tf.while_loop(lambda index, *_: index < count, body, start, shapes)
+            return tf.nest.pack_sequence_as(logs_type, logs), bad, [variable.read_value() for variable in left]
+
+        traced = tf.function(run, jit_compile=whole, autograph=False)
+        signature = (*spec.types, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool))
+        self.call = graph.call_of(traced.get_concrete_function(*signature))
 
 
 @functools.cache
 def _count(number: int) -> Any:
     return tf.constant(number, tf.int32)
+
+
+@functools.cache
+def _flag(value: bool) -> Any:
+    return tf.constant(value)
 
 
 def _is_finite(loss: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -141,4 +142,10 @@ def _form_of(leaf: Any) -> Any:
     if isinstance(leaf, tf.RaggedTensor):
         # The lengths of rows differ from batch to batch.
         return tf.RaggedTensorSpec(leaf.shape, leaf.dtype, leaf.ragged_rank, leaf.row_splits.dtype)
-    return tuple(leaf.shape), int(tf.as_dtype(leaf.dtype).as_datatype_enum)
+    return tuple(leaf.shape), _number_of(leaf.dtype)
+
+
+@functools.cache
+def _number_of(dtype: Any) -> int:
+    """Return the number that TensorFlow has for a dtype of its own or of NumPy; to look it up takes a while."""
+    return int(tf.as_dtype(dtype).as_datatype_enum)

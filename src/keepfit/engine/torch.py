@@ -117,9 +117,8 @@ class TorchEngine(Engine):
             )
         return Plan(self._kind, reason, _facts())
 
-    def inexact(self, batch: Any) -> list[str]:
+    def inexact(self) -> list[str]:
         """Return what of the model no checkpoint holds: buffers of modules, and optimizers, that are not Keras's."""
-        del batch
         key, found = self._foreign
         if key is not self._key or key is None:
             found = self._foreign_tensors()
@@ -191,9 +190,10 @@ class TorchEngine(Engine):
         self._captures = not self.model.run_eagerly and plan != "stepwise"
         if self.model.run_eagerly:
             return "eager", "the model was compiled with run_eagerly=True"
-        if plan == "stepwise":
-            return plan, "pinned with plan="
         batch = nested.map_structure(_tensor, batch)
+        if plan == "stepwise":
+            self._try_out(batch, verb)
+            return plan, "pinned with plan="
         with self._mode(training=verb == "train"):
             if verb == "train" and unbuilt_optimizers(self.model):
                 self._library.build_optimizers(self._step(verb), batch)
@@ -203,6 +203,13 @@ class TorchEngine(Engine):
             return "stepwise", f"the step cannot be captured: {self._library.reason(verb, batch)}"
         launched = self._library.reason(verb, batch)
         return "fused", f"the step was captured: {program.operations} operations{launched and f', {launched}'}"
+
+    def _try_out(self, batch: Any, verb: str) -> None:
+        """Let a step that nobody captures raise what it has to say to a batch, where all it changes can be put back."""
+        own = _keras.has_own_train_step(self.model) or self._foreign_optimizers()
+        if self._bytes <= _KEPT_BYTES and not (verb == "train" and own):
+            with self._mode(training=verb == "train"):
+                self._library.try_out(verb, self._step(verb), batch, self.variables, self._key)
 
     # One dispatch
 
@@ -361,7 +368,12 @@ def _generator_states() -> list[tuple[Callable[[Any], Any], Any]]:
 
 def _device() -> Any:
     """Return the device on which Keras makes tensors."""
-    return torch.device(_keras.torch_device())
+    return _device_named(_keras.torch_device())
+
+
+@functools.cache
+def _device_named(name: str) -> Any:
+    return torch.device(name)
 
 
 @functools.cache

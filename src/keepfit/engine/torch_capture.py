@@ -38,6 +38,7 @@ from keepfit.engine.torch_recording import (
     Operation,
     Recording,
     Slot,
+    StepRaisedError,
     slots_in,
     with_tensors_as,
 )
@@ -62,6 +63,7 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
 
     Raises:
         NotCapturedError: Says what in the step stands against it.
+        StepRaisedError: That it raised by itself.
     """
     leaves = [leaf for leaf in nested.flatten(batch) if leaf is not None]
     if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
@@ -74,7 +76,9 @@ def record(step: Callable[[Any], Any], batch: Any, *, variables: list[Any]) -> R
         structure = nested.map_structure(recorder.result, result)
     except Exception as error:
         # Keras wraps what is raised in a layer.
-        raise NotCapturedError(recorder.refusal or f"it raised {type(error).__name__}: {error}") from error
+        if recorder.refusal is not None:
+            raise NotCapturedError(recorder.refusal) from error
+        raise StepRaisedError(f"it raised {type(error).__name__}: {error}") from error
     if recorder.refusal is not None:
         raise NotCapturedError(recorder.refusal)
     if repr((random.getstate(), np.random.get_state(legacy=False)["state"])) != repr(before):

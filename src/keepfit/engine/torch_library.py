@@ -16,7 +16,7 @@ from keepfit.engine.program import ProgramKey
 from keepfit.engine.torch_capture import record
 from keepfit.engine.torch_graph import GraphProgram
 from keepfit.engine.torch_program import Program
-from keepfit.engine.torch_recording import NotCapturedError
+from keepfit.engine.torch_recording import NotCapturedError, StepRaisedError
 from keepfit.engine.torch_watch import Watch, has_hooks
 from keepfit.logs import loss_in
 from keepfit.state import Variables, unbuilt_optimizers, variables_of
@@ -58,6 +58,7 @@ class Library:
         self._entries: dict[Any, _Entry] = {}
         self._seen: dict[Any, int] = {}
         self._changes: dict[str, int] = {}
+        self._tried: set[Any] = set()
 
     def program(
         self,
@@ -78,12 +79,11 @@ class Library:
             variables: The model's variables.
             key: What the program depends on beside attributes.
             steps: How many steps it is asked for; a few of a shape seen seldom do not pay.
+
+        Raises:
+            Exception: What the step raises on the batch, captured or not.
         """
-        if key != self._key:
-            self._key = key
-            self._entries.clear()
-            self._seen.clear()
-            self._changes.clear()
+        self._turn_to(key)
         place = name, _form(batch)
         entry = self._entries.get(place)
         tensors = [_keras.value(v) for v in variables.all()]
@@ -103,6 +103,27 @@ class Library:
             return None
         entry = self._entries[place] = self._captured(step, batch, tensors)
         return entry.program
+
+    def try_out(
+        self, name: str, step: Callable[[Any], Any], batch: Any, variables: Variables, key: ProgramKey | None
+    ) -> None:
+        """Run a step that nobody captures once for batches like this one, and leave no trace.
+
+        Raises:
+            Exception: What the step raises on the batch.
+        """
+        self._turn_to(key)
+        place = name, _form(batch)
+        if place in self._tried:
+            return
+        try:
+            watch = Watch(self._model)
+        except NotCapturedError:  # what it changes could not be put back
+            return
+        self._run_once(step, batch, watch, [_keras.value(v) for v in variables.all()])
+        if len(self._tried) >= _MOST_SHAPES:
+            self._tried.clear()
+        self._tried.add(place)
 
     def build_optimizers(self, step: Callable[[Any], Any], batch: Any) -> None:
         """Build the optimizers that a step of the model's own would build when it first runs; leave no other trace.
@@ -146,17 +167,39 @@ class Library:
             return _Entry(None, tensors, None, str(error))
         state = _State(tensors)
         entry = _Entry(watch, tensors, None)
+        has_raised = False
         try:
             self._capture(entry, step, batch, watch)
         except NotCapturedError as error:
             entry.reason = str(error)
+            has_raised = isinstance(error, StepRaisedError)
         finally:
             watch.put_back()
             state.put_back()
+        if has_raised:
+            self._run_once(step, batch, watch, tensors)
         if entry.program is not None and (change := entry.watch.change()) is not None:  # type: ignore[union-attr]
             # Its first step is not like those that follow, and has yet to be run.
             return _Entry(Watch(self._model), tensors, None, f"it settles {change} when it first runs")
         return entry
+
+    def _turn_to(self, key: ProgramKey | None) -> None:
+        """Forget what was found out about steps of another key."""
+        if key != self._key:
+            self._key = key
+            self._entries.clear()
+            self._seen.clear()
+            self._changes.clear()
+            self._tried.clear()
+
+    def _run_once(self, step: Callable[[Any], Any], batch: Any, watch: Watch, tensors: list[Any]) -> None:
+        """Run a step as it is written, for what it raises; leave no trace."""
+        state = _State(tensors)
+        try:
+            step(batch)
+        finally:
+            watch.put_back()
+            state.put_back()
 
     def _capture(self, entry: _Entry, step: Callable[[Any], Any], batch: Any, watch: Watch) -> None:
         if has_hooks(self._model):

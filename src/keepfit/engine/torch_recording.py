@@ -16,6 +16,10 @@ class NotCapturedError(Exception):
     """A step cannot be captured; says why."""
 
 
+class StepRaisedError(NotCapturedError):
+    """A step raised by itself while it was captured: it may do so as it is written, too."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """Stands for a tensor of the list."""

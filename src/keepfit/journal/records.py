@@ -15,6 +15,7 @@ FitPhase = Literal["first", "continues", "new"]
 CheckpointKind = Literal["start", "inside", "end"]
 Entry = list[Any]
 Manifest = dict[str, Entry]
+_STATUSES = get_args(FitStatus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +72,8 @@ class FitRecord:
     def __post_init__(self) -> None:
         if self.number < 1:
             raise ValueError(f"FitRecord.number counts from 1, received {self.number}.")
-        if self.status not in get_args(FitStatus):
-            raise ValueError(f"FitRecord.status: expected one of {get_args(FitStatus)}, received {self.status!r}.")
+        if self.status not in _STATUSES:
+            raise ValueError(f"FitRecord.status: expected one of {_STATUSES}, received {self.status!r}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data; the inner dicts are not copied."""

@@ -234,10 +234,8 @@ def _parts(optimizer: Any, path: str) -> Iterator[tuple[str, Any]]:
     if optimizer is None:
         return
     yield path, optimizer
-    for attribute, value in list(vars(optimizer).items()):
-        # A fit of one batch asks several times: one look at most attributes, and none into lists of slots.
-        if not isinstance(value, _MAY_HOLD):
-            continue
+    # A fit of one batch asks several times: one look at most attributes, and none into lists of slots.
+    for attribute, value in [item for item in vars(optimizer).items() if isinstance(item[1], _MAY_HOLD)]:
         if isinstance(value, keras.optimizers.Optimizer):
             yield from _parts(value, f"{path}/{attribute.lstrip('_')}")
         elif value and not isinstance(value[0], keras.Variable):
