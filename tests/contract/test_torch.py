@@ -18,7 +18,7 @@ import torch
 
 import keepfit
 from keepfit import randomness
-from keepfit.engine import Block, make_engine
+from keepfit.engine import Block, make_engine, torch_library
 from tests.bits import differing, state_bits
 from tests.models import PenalisedDense, regression_data
 
@@ -414,6 +414,66 @@ def test_tensors_that_keras_does_not_count_are_told() -> None:
         with pytest.warns(keepfit.errors.KeepfitWarning, match=r"3 tensors that Keras does not count, .*running_mean"):
             run.fit(x, x[:, :1], verbose=0)
         assert len(run.recorder.fits[1].approximate) == 1
+
+
+class Counting(keras.Model):
+    """Counts its steps in an attribute, as a step of the user's own may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = layers.Dense(1)
+        self.steps = 0
+
+    def call(self, x: Any) -> Any:
+        return self.out(x)
+
+    def train_step(self, data: Any) -> Any:
+        self.steps += 1
+        return super().train_step(data)
+
+
+def counting() -> tuple[Any, Any, Any]:
+    keras.utils.set_random_seed(7)
+    model = Counting()
+    model.compile("adam", "mse")
+    return model, *regression_data(700)
+
+
+STEPWISE = {
+    "dropout": (compiled(optimizers.Adam, layers.BatchNormalization, lambda: layers.Dropout(0.3)), True),
+    "a module of PyTorch's": (compiled("sgd".lower, lambda: layers.TorchModuleWrapper(torch.nn.BatchNorm1d(8))), False),
+    "a step of the user's own": (counting, False),
+}
+
+
+@pytest.mark.parametrize("verb", ["train", "test"])
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_pinned_step_is_tried_out_where_that_leaves_no_trace(
+    name: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs once before anything is trained, so that wrong data is found; state and generators are as before."""
+    make, is_tried = STEPWISE[name]
+    model, x, y = make()
+    ran = []
+    run_once = torch_library.Library._run_once
+
+    def counted(*given: Any) -> None:
+        ran.append(given)
+        run_once(*given)
+
+    monkeypatch.setattr(torch_library.Library, "_run_once", counted)
+    engine = make_engine(model)
+    engine.build((x[:SIZE], y[:SIZE]))
+
+    def state() -> Any:
+        buffers = {key: value.numpy().tobytes() for key, value in model.named_buffers()}
+        return state_bits(model), buffers, randomness.take(), getattr(model, "steps", 0)
+
+    before = state()
+    for _ in range(2):
+        engine.prepare((x[:SIZE], y[:SIZE]), plan="stepwise", verb=verb)
+        assert state() == before
+    assert len(ran) == (is_tried or (verb == "test" and name == "a step of the user's own"))
 
 
 def test_a_setting_that_is_left_aside_is_said_once() -> None:

@@ -206,10 +206,11 @@ class TorchEngine(Engine):
 
     def _try_out(self, batch: Any, verb: str) -> None:
         """Let a step that nobody captures raise what it has to say to a batch, where all it changes can be put back."""
-        own = _keras.has_own_train_step(self.model) or self._foreign_optimizers()
-        if self._bytes <= _KEPT_BYTES and not (verb == "train" and own):
-            with self._mode(training=verb == "train"):
-                self._library.try_out(verb, self._step(verb), batch, self.variables, self._key)
+        is_own = verb == "train" and _keras.has_own_train_step(self.model)
+        if is_own or self._bytes > _KEPT_BYTES or self.inexact():
+            return
+        with self._mode(training=verb == "train"):
+            self._library.try_out(verb, self._step(verb), batch, self.variables, self._key)
 
     # One dispatch
 
