@@ -43,9 +43,15 @@ def look(model: Any, ground: Ground, batch: Any, *, plan: str | None) -> Plan:
 
 def _refuse_empty(batch: Any, name: str) -> None:
     """Refuse a batch without samples on every backend: Keras trains on one on TensorFlow, and fails on the others."""
-    leaves = named_leaves(**{name: batch})
-    if leaves and all(getattr(leaf, "shape", ()) for _, leaf in leaves) and 0 in {leaf.shape[0] for _, leaf in leaves}:
+    leaves = _with_samples(batch, name)
+    if 0 in {leaf.shape[0] for _, leaf in leaves}:
         check_lengths(leaves)
+
+
+def _with_samples(batch: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the names and leaves of a batch, none where one of them has no axis of samples."""
+    leaves = named_leaves(**{name: batch})
+    return leaves if all(getattr(leaf, "shape", ()) for _, leaf in leaves) else []
 
 
 @contextmanager
@@ -54,9 +60,8 @@ def explained(model: Any, batch: Any, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        leaves = named_leaves(**{name: batch})
         try:
-            if all(getattr(leaf, "shape", ()) for _, leaf in leaves):
+            if leaves := _with_samples(batch, name):
                 check_lengths(leaves)
         except InvalidData as told:
             raise told from error

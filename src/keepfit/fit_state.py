@@ -54,10 +54,9 @@ class FitState:
             outcome: What the dispatch gave.
             samples: In each of its steps.
         """
-        # This happens after every dispatch, and ``replace`` takes several times as long.
-        at, done, steps = self.position, self.done, outcome.count
-        self.position = Position(at.fit, at.epoch, at.step + steps, at.samples + steps * samples)
-        self.done = FitProgress(done.epochs, done.steps + steps, done.begun, done.trained, done.logs)
+        position, steps = self.position, outcome.count
+        self.position = replace(position, step=position.step + steps, samples=position.samples + steps * samples)
+        self.done = replace(self.done, steps=self.done.steps + steps)
         self.latest = outcome
 
     def end_epoch(self, array_logs: dict[str, Any]) -> None:

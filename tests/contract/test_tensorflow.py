@@ -133,7 +133,6 @@ def test_an_epoch_whose_first_step_fails_goes_on_with_metrics_that_begin_anew(pl
         model = keras.Sequential([keras.Input((6,)), FailsOnce(fails), keras.layers.Dense(1)])
         model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
         with keepfit.Run(model, plan=plan) as run:
-            # The metrics of the first fit begin as Keras begins them.
             given = {"batch_size": 7, "epochs": 3, "shuffle": False, "verbose": 0}
             if fails:
                 with pytest.raises(tf.errors.OpError, match="no more today"):
